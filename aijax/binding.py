@@ -77,6 +77,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation in (bool, str):
         return isinstance(value, annotation)
+    if annotation is complex or hasattr(annotation, "__array__"):
+        return isinstance(value, (int, float, complex))
     return True
 
 

@@ -1,0 +1,19 @@
+"""Training: the step, the loop, the optimisers, checkpoints and metrics; one loop for every objective."""
+
+from aijax.train.checkpoints import Checkpoints
+from aijax.train.evaluate import evaluate, make_evaluate_step
+from aijax.train.experiment import Evaluation, Experiment
+from aijax.train.fit import Fitted, fit
+from aijax.train.loop import Hook, train
+from aijax.train.optimizers import OPTIMIZERS, make_optimizer
+from aijax.train.prepare import Prepared, prepare
+from aijax.train.recorder import Recorder, pack
+from aijax.train.schedules import SCHEDULES, make_schedule
+from aijax.train.state import TrainState, init_state
+from aijax.train.step import make_step
+
+__all__ = [
+    "OPTIMIZERS", "SCHEDULES", "Checkpoints", "Evaluation", "Experiment", "Fitted", "Hook", "Prepared", "Recorder",
+    "TrainState", "evaluate", "fit", "init_state", "make_evaluate_step", "make_optimizer", "make_schedule", "make_step",
+    "pack", "prepare", "train",
+]  # fmt: skip

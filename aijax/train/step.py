@@ -1,0 +1,99 @@
+"""One training step, made from a pure loss function: gradients, accumulation, mixed precision, update, average.
+
+The step is written for one device. Compiled with sharded arguments it is the same step on a mesh, since a mean over the
+batch is a mean over the whole batch wherever its rows lie.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from aijax.train.state import TrainState
+from aijax.typing import Array, Batch, LossFn, Metrics, Params, PRNGKey, PyTree
+
+Step = Callable[[TrainState, Batch, PRNGKey], tuple[TrainState, Metrics]]
+
+
+def make_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    schedule: optax.Schedule | None = None,
+    accumulate_steps: int = 1,
+    compute_dtype: jnp.dtype | str | None = None,
+    ema_decay: float | None = None,
+    frozen: PyTree | None = None,
+) -> Step:
+    """Returns the pure function `step(state, batch, key) -> (state, metrics)`.
+
+    The key is the run's and stays the same: the step folds `state.step` into it, so that a resumed run draws what the
+    uninterrupted one would have drawn.
+
+    Args:
+      loss_fn: `loss_fn(params, batch, key) -> (loss, metrics)`, the loss a mean over the batch, metrics named scalars.
+      optimizer: the update rule, clipping included.
+      schedule: the learning rate at a step, reported as the metric `learning_rate` when given.
+      accumulate_steps: the batch is cut into so many parts whose gradients are averaged: the gradient of the whole
+        batch, at the memory of one part. Right for a loss that is a mean over examples, not for one that compares them.
+      compute_dtype: parameters and floating batch arrays are cast to it for the loss (such as "bfloat16"); gradients,
+        moments and parameters keep their own type.
+      ema_decay: keeps an average, `ema <- decay * ema + (1 - decay) * params`, when given (Polyak and Juditsky 1992).
+      frozen: tree of booleans like the parameters; where True no gradient is taken.
+
+    Returns:
+      The step. Its metrics are those of `loss_fn` and `loss`, `gradient_norm` (before clipping), `learning_rate`.
+    """
+
+    def loss_at(params: Params, batch: Batch, key: PRNGKey) -> tuple[Array, Metrics]:
+        if frozen is not None:
+            params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
+        if compute_dtype is not None:
+            params, batch = cast_floating((params, batch), compute_dtype)
+        loss, metrics = loss_fn(params, batch, key)
+        return loss.astype(jnp.float32), {"loss": loss} | dict(metrics)
+
+    gradient = jax.grad(loss_at, has_aux=True)
+
+    def step(state: TrainState, batch: Batch, key: PRNGKey) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        if accumulate_steps == 1:
+            grads, metrics = gradient(state.params, batch, key)
+        else:
+            grads, metrics = accumulate(gradient, accumulate_steps)(state.params, batch, key)
+        metrics = dict(metrics) | {"gradient_norm": optax.global_norm(grads)}
+        if schedule is not None:
+            metrics["learning_rate"] = schedule(state.step)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = None if ema_decay is None else optax.incremental_update(params, state.ema, 1 - ema_decay)
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+
+    return step
+
+
+def accumulate(gradient: Callable, parts: int) -> Callable:
+    """Returns `gradient` averaged over `parts` equal parts of the batch, one after another.
+
+    Row `i` goes to part `i % parts`, so that on a mesh each part lies on all devices and no row moves.
+    """
+
+    def averaged(params, batch, key):
+        split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        keys = jax.random.split(key, parts)
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), key)
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+
+        total, _ = jax.lax.scan(add, zeros, (split, keys))
+        return jax.tree.map(lambda x: x / parts, total)
+
+    return averaged
+
+
+def cast_floating(tree: PyTree, dtype: jnp.dtype | str) -> PyTree:
+    """Returns `tree` with its floating arrays cast to `dtype`; integers and keys are left as they are."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
