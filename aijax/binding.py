@@ -17,7 +17,7 @@ from aijax.errors import ConfigError, did_you_mean
 _MISSING = inspect.Parameter.empty
 
 
-def bind(function: Callable, section: Mapping[str, Any], where: str, **given: Any) -> functools.partial:
+def bind(function: Callable, section: Mapping[str, Any], where: str, /, **given: Any) -> functools.partial:
     """Returns `function` with the fields of `section` as its keyword arguments.
 
     Args:
@@ -28,7 +28,7 @@ def bind(function: Callable, section: Mapping[str, Any], where: str, **given: An
 
     Raises:
       ConfigError: a field that `function` does not take, one that it needs and did not get, or a value of a type
-        other than its annotation (int is taken for float; annotations that are not plain types are not checked).
+        other than its annotation (int is taken for float; annotations that are not plain types, or are text, are not checked).
     """
     fields = {name: value for name, value in section.items() if name != "name"}
     parameters = {
@@ -38,11 +38,14 @@ def bind(function: Callable, section: Mapping[str, Any], where: str, **given: An
         and name not in given
         and name not in ("self", "parent", "name")
     }
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    hints = {
+        name: Any if parameter.annotation is _MISSING or isinstance(parameter.annotation, str) else parameter.annotation
+        for name, parameter in parameters.items()
+    }
     for name, value in fields.items():
         if name not in parameters:
             raise ConfigError(f"{where}.{name}: unknown field{did_you_mean(name, parameters)}")
-        if not fits(value, hints.get(name, Any)):
+        if not fits(value, hints[name]):
             raise ConfigError(f"{where}.{name}: expected {describe(hints[name])}, got {value!r}")
     for name, parameter in parameters.items():
         if parameter.default is _MISSING and name not in fields:

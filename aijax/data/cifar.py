@@ -19,8 +19,8 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
 FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 HINT = (
-    f"download the 'CIFAR-10 binary version', {ARCHIVE} (A. Krizhevsky's CIFAR page), and put it into that folder as it "
-    "is or unpacked; train.npz and test.npz with packed images serve too"
+    f"download the 'CIFAR-10 binary version', {ARCHIVE} (A. Krizhevsky's CIFAR page), and put it into that folder as "
+    "it is or unpacked; train.npz and test.npz with packed images serve too"
 )
 RECORD = 1 + 3 * 32 * 32
 

@@ -16,7 +16,7 @@ def decode_image(
       encoded: the bytes of an image file.
       where: the file and record, for messages.
       mode: "RGB" or "L"; None keeps grey images grey and makes the others RGB.
-      size: height and width; a larger or smaller image is turned upright, scaled (bilinear, antialiased) until it covers
+      size: height and width; an image of another size is turned upright, scaled (bilinear, antialiased) until it covers
         them, and cut to its centre. None keeps the image's own size.
 
     Raises:

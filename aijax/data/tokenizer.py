@@ -1,8 +1,8 @@
 """Tokenizers: text to whole numbers and back, either one number a character or byte-level byte pairs (BPE).
 
 A tokenizer is a noun that a run saves beside its parameters (`save_tokenizer`) and finds again (`load_tokenizer`).
-Source of BPE: R. Sennrich, B. Haddow, A. Birch, Neural machine translation of rare words with subword units (2016); it is
-trained and run by the library `tokenizers`, and its file is one that this library reads.
+Source of BPE: R. Sennrich, B. Haddow, A. Birch, Neural machine translation of rare words with subword units (2016);
+it is trained and run by the library `tokenizers`, and its file is one that this library reads.
 """
 
 import dataclasses
@@ -153,4 +153,4 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 
 def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

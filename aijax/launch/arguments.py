@@ -117,6 +117,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     run.add_argument("--fresh", action="store_true", help="start over: move aside what the run folder holds")
     run.add_argument("--devices", metavar="N", type=_positive, help="devices a process; on CPU, simulated ones")
     run.add_argument("--processes", metavar="N", type=_positive, help="start and watch N processes on this machine")
+    run.add_argument("--heartbeat", metavar="FILE", help=argparse.SUPPRESS)
     several = run.add_argument_group(
         "several hosts, started by hand (SLURM, Open MPI, TPU and Kubernetes are detected)"
     )
@@ -180,8 +181,7 @@ def describe_leftover(token: str, name: str, command: argparse.ArgumentParser, t
         return f"{token}: unexpected argument; aijax {name} --help says what it takes"
     head, dot, path = word.lstrip("-").partition(".")
     if takes_config and dot:
-        known = did_you_mean(head, ["config"])
-        intended = path if "did you mean" in known and head != "config" or head == "config" else f"{head}.{path}"
+        intended = path if "did you mean" in did_you_mean(head, ["config"]) else f"{head}.{path}"
         return f"{token}: unknown flag; did you mean '--config.{intended}{equals}{value}'?"
     near = did_you_mean("--" + word.lstrip("-"), flags)
     return f"{word}: unknown flag{near if 'did you mean' in near else f'; aijax {name} --help says what it takes'}"

@@ -1,7 +1,7 @@
 """Curves as inline SVG: axes with round ticks, one line a run, colours from the page's style sheet.
 
-A curve of many points is drawn as the mean of each stretch with the band between its smallest and largest value, so that
-a noisy loss can be read and nothing is hidden; where the values span more than a factor of 50 the axis is logarithmic.
+A curve of many points is drawn as the mean of each stretch with the band between its smallest and largest value, so
+that a noisy loss can be read and nothing is hidden; where the values span a factor of 50 the axis is logarithmic.
 """
 
 import math
@@ -58,8 +58,8 @@ def chart(curves: Sequence[tuple[int, Curve]], title: str) -> str:
 def ticks(low: float, high: float, whole: bool = False, count: int = 5) -> list[float]:
     """Returns about `count` round numbers between `low` and `high`.
 
-    >>> ticks(0, 1), ticks(3, 17, whole=True)
-    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [5, 10, 15])
+    >>> ticks(0, 1), ticks(3, 27, whole=True)
+    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [5, 10, 15, 20, 25])
     """
     if high <= low:
         return [low]

@@ -14,7 +14,6 @@ import datetime
 import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -25,10 +24,15 @@ from typing import Any
 
 from aijax.errors import ConfigError
 from aijax.launch.config import Loaded, difference, from_json, render_difference, to_json
+from aijax.launch.files import write_text
 
 PACKAGES = ("aijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml-collections")
 PLACING_FIELDS = ("mesh",)
 """Fields that say where a run is computed and not what: a run may be resumed with others."""
+
+LOCK = ".lock"
+BEFORE_THE_RUN = {LOCK, "logs"}
+"""What may be in a folder although no run has begun there."""
 
 
 def default_folder(name: str, now: datetime.datetime) -> Path:
@@ -51,7 +55,7 @@ def claim(folder: Path, config: Mapping[str, Any], *, fresh: bool) -> dict[str, 
     """
     if folder.is_file():
         raise ConfigError(f"--workdir: {folder} is a file; expected a folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or {path.name for path in folder.iterdir()} <= BEFORE_THE_RUN:
         return None
     if not (folder / "config.json").exists():
         raise ConfigError(f"--workdir: {folder} is not empty and holds no run (no config.json); choose another folder")
@@ -83,7 +87,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 def locked(folder: Path) -> Iterator[None]:
     """Holds the run folder for this process; raises a `ConfigError` when another process runs in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as stream:
+    with (folder / LOCK).open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -115,13 +119,6 @@ def write_beginning(folder: Path, loaded: Loaded, sources: Mapping[str, Any], de
 def write_summary(folder: Path, **summary: Any) -> None:
     """Writes how a run ended."""
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a kill, finds the old one or the new one whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def versions() -> dict[str, str]:

@@ -26,7 +26,7 @@ def project_of(path: Path) -> Path | None:
 
 
 def shipped_root() -> Path:
-    """Returns the folder with the `configs/` and `experiments/` that aijax ships: of the wheel, else of the checkout."""
+    """Returns the folder with the `configs/` and `experiments/` that aijax ships: the wheel's, else the checkout's."""
     package = Path(__file__).resolve().parents[1]
     return package / "shipped" if (package / "shipped").is_dir() else package.parent
 

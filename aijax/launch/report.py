@@ -12,7 +12,7 @@ from rich.text import Text
 from aijax.errors import ConfigError
 from aijax.launch.files import write_text
 from aijax.launch.report_html import render_page
-from aijax.launch.runs import MISSING, Run, best_first, config_differences, find_runs, lower_is_better, metric_names
+from aijax.launch.runs import MISSING, Run, best_first, best_value, config_differences, find_runs, metric_names
 
 _MAX_FIELDS, _MAX_METRICS = 6, 5
 _STATUS_STYLE = {"finished": "green", "stopped": "yellow", "failed": "red"}
@@ -80,6 +80,4 @@ def show_value(value: Any) -> str:
 def _metric_cell(runs: Sequence[Run], run: Run, metric: str) -> Text:
     if metric not in run.metrics:
         return Text("–")
-    values = [other.metrics[metric] for other in runs if metric in other.metrics]
-    best = min(values) if lower_is_better(metric) else max(values)
-    return Text(f"{run.metrics[metric]:.4g}", style="bold" if len(values) > 1 and run.metrics[metric] == best else "")
+    return Text(f"{run.metrics[metric]:.4g}", style="bold" if run.metrics[metric] == best_value(runs, metric) else "")

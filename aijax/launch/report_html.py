@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from aijax.launch.curves import COLOURS, chart
-from aijax.launch.runs import MISSING, Run, config_differences, lower_is_better, main_metric, metric_names
+from aijax.launch.runs import MISSING, Run, best_value, config_differences, main_metric, metric_names
 
 _LIGHT = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#65a30d", "#57534e", "#1e3a8a")
 _DARK = ("#60a5fa", "#f87171", "#34d399", "#fbbf24", "#a78bfa", "#22d3ee", "#f472b6", "#a3e635", "#d6d3d1", "#c7d2fe")
@@ -41,7 +41,7 @@ code, .value { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, m
 .status { white-space: nowrap; font-weight: 600; color: var(--muted) }
 .finished { color: var(--good) } .stopped { color: var(--warn) } .failed { color: var(--bad) }
 .note { font-weight: 400; color: var(--warn); font-size: 12px; display: block; margin-left: 19px }
-.legend { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 0 0 14px; padding: 0; list-style: none; font-size: 13px }
+.legend { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 0 0 14px; padding: 0; list-style: none }
 .legend li { display: flex; align-items: center; overflow-wrap: anywhere }
 .legend svg { width: 26px; height: 10px; margin-right: 8px; flex: none }
 .grid-of-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 370px), 1fr)); gap: 16px }
@@ -64,11 +64,10 @@ COLOURS
 
 def render_page(runs: Sequence[Run]) -> str:
     """Returns the HTML page that compares `runs`, in their order; it refers to no other file or site."""
-    plural = "run" if len(runs) == 1 else "runs"
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     finished = sum(run.summary.get("status") == "finished" for run in runs)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    lead = f"{len(runs)} {plural}, {finished} finished · experiment {_experiments(runs)} · written {made}"
+    lead = f"{finished} of {len(runs)} finished · experiment {_experiments(runs)} · written {made}"
     sections = [_runs_section(runs), _differences_section(runs), _curves_section(runs), _figures_section(runs)]
     sections.append(_shared_section(runs))
     return (
@@ -159,12 +158,11 @@ def _figures_section(runs: Sequence[Run]) -> str:
 def _shared_section(runs: Sequence[Run]) -> str:
     differing = config_differences(runs)
     shared = {path: value for path, value in runs[0].config.items() if path not in differing}
-    fields = "".join(
-        f'<div><dt>{escape(path)}</dt><dd class="value">{escape(_value(value))}</dd></div>'
-        for path, value in shared.items()
-    )
+    pairs = [(escape(path), escape(_value(value))) for path, value in shared.items()]
+    fields = "".join(f'<div><dt>{path}</dt><dd class="value">{value}</dd></div>' for path, value in pairs)
     title = "The config" if len(runs) == 1 else "What the configs share"
-    return f'<h2>{title}</h2><details class="card"><summary>{len(shared)} fields</summary><dl class="fields">{fields}</dl></details>'
+    details = f'<summary>{len(shared)} fields</summary><dl class="fields">{fields}</dl>'
+    return f'<h2>{title}</h2><details class="card">{details}</details>'
 
 
 def _table(head: Iterable[str], classes: Sequence[str], rows: Iterable[str]) -> str:
@@ -180,9 +178,7 @@ def _swatch(number: int) -> str:
 def _metric_cell(runs: Sequence[Run], run: Run, metric: str) -> str:
     if metric not in run.metrics:
         return '<td class="number">–</td>'
-    values = [other.metrics[metric] for other in runs if math.isfinite(other.metrics.get(metric, math.nan))]
-    best = (min if lower_is_better(metric) else max)(values, default=None)
-    kind = "number best" if len(values) > 1 and run.metrics[metric] == best else "number"
+    kind = "number best" if run.metrics[metric] == best_value(runs, metric) else "number"
     return f'<td class="{kind}">{run.metrics[metric]:.4g}</td>'
 
 

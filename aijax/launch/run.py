@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aijax.errors import ConfigError, RunError
+from aijax.errors import ConfigError, DataError, RunError
 from aijax.launch import folder as folders
 from aijax.launch.config import Loaded, import_experiment
 
@@ -35,23 +35,14 @@ def run_command(options: argparse.Namespace, loaded: Loaded) -> int:
         from aijax.launch.supervise import supervise
 
         return supervise(options, folder, console)
-    with contextlib.ExitStack() as resources:
-        if options.process_id in (None, 0):
-            resources.enter_context(folders.locked(folder))
-        return run_here(options, loaded, folder, console)
-
-
-def run_here(options: argparse.Namespace, loaded: Loaded, folder: Path, console: Console) -> int:
-    """Returns the exit status of the run, this process being the one or one of those that make it."""
     start_jax(options)
     import jax
 
     console.quiet = jax.process_index() != 0
     module = import_experiment(loaded.experiment, loaded.project)
-    with show_failure(folder):
-        if hasattr(module, "main"):
-            return run_main(module, loaded, folder, console)
-        return run_training(module, loaded, folder, console, options)
+    if hasattr(module, "main"):
+        return run_main(module, loaded, folder, console)
+    return run_training(module, loaded, folder, console, options)
 
 
 def start_jax(options: argparse.Namespace) -> None:
@@ -82,6 +73,7 @@ def run_training(
     import jax
 
     from aijax.data.described import describe
+    from aijax.data.tokenizer import save_tokenizer
     from aijax.launch.signals import stop_on_signal
     from aijax.train.fit import fit
     from aijax.train.prepare import prepare
@@ -93,33 +85,39 @@ def run_training(
     experiment = module.build(config, sources)
     prepared = prepare(experiment, config)
     parameters = count_parameters(prepared.state.params)
-    first = jax.process_index() == 0
-    if first:
-        described = {name: describe(source) for name, source in sources.items()}
-        folders.write_beginning(folder, loaded, described, [str(device) for device in jax.devices()])
-        if experiment.tokenizer is not None:
-            experiment.tokenizer.save(folder / "tokenizer.json")
-    console.print(
-        f"[bold]{loaded.name}[/bold]: {parameters:,} parameters, {prepared.cadence.total:,} steps of "
-        f"{config.batch_size} examples on {describe_mesh(prepared.mesh)}"
-    )
-    with stop_on_signal() as asked, heartbeat(options.heartbeat) as beat:
-        fitted = fit(
-            experiment,
-            config,
-            folder,
-            prepared=prepared,
-            stop=lambda step: beat(step) or asked(step),
-            report=lambda sentence: console.print(f"aijax: {sentence}", highlight=False, soft_wrap=True),
-            progress=functools.partial(progress, console, label=loaded.name),
+    with own_folder(folder) as first:
+        if first:
+            described = {name: describe(source) for name, source in sources.items()}
+            folders.write_beginning(folder, loaded, described, [str(device) for device in jax.devices()])
+            if experiment.tokenizer is not None:
+                save_tokenizer(experiment.tokenizer, folder)
+        console.print(
+            f"[bold]{loaded.name}[/bold]: {parameters:,} parameters, {prepared.cadence.total:,} steps of "
+            f"{config.batch_size} examples on {describe_mesh(prepared.mesh)}"
         )
-    if not first:
-        return 0
+        with stop_on_signal() as asked, heartbeat(options.heartbeat) as beat:
+            fitted = fit(
+                experiment,
+                config,
+                folder,
+                prepared=prepared,
+                stop=lambda step: beat(step) or asked(step),
+                report=lambda sentence: console.print(f"aijax: {sentence}", highlight=False, soft_wrap=True),
+                progress=functools.partial(progress, console, label=loaded.name),
+            )
+        if first:
+            finish_training(experiment, fitted, folder, parameters, console)
+    return 0
+
+
+def finish_training(experiment: Any, fitted: Any, folder: Path, parameters: int, console: Console) -> None:
+    """Draws the figures of a run that has ended, writes its summary and shows it."""
+    import jax
+
+    from aijax.launch.figures import draw_curves
+
     ended = fitted.step == fitted.total_steps
     if ended:
-        from aijax.launch.figures import draw_curves
-
-        (folder / "figures").mkdir(exist_ok=True)
         draw_curves(folder)
         if experiment.draw is not None:
             experiment.draw(jax.device_get(fitted.state.best_params), folder / "figures")
@@ -136,34 +134,43 @@ def run_training(
     show_end(console, folder, summary)
     if not ended:
         console.print(f"To go on: {resume_command(folder)}", highlight=False, soft_wrap=True)
-    return 0
 
 
 def run_main(module: ModuleType, loaded: Loaded, folder: Path, console: Console) -> int:
     """Returns the exit status of an experiment that does not train: its `main(config, folder) -> metrics`."""
     import jax
 
-    folders.write_beginning(folder, loaded, {}, [str(device) for device in jax.devices()])
-    (folder / "figures").mkdir(exist_ok=True)
-    began = datetime.datetime.now()
-    metrics = dict(module.main(loaded.config, folder))
-    seconds = (datetime.datetime.now() - began).total_seconds()
-    summary = {"status": "finished", "seconds": round(seconds, 3), "metrics": metrics, "message": ""}
-    folders.write_summary(folder, **summary)
-    show_end(console, folder, summary)
+    with own_folder(folder) as first:
+        if first:
+            folders.write_beginning(folder, loaded, {}, [str(device) for device in jax.devices()])
+            (folder / "figures").mkdir(exist_ok=True)
+        began = datetime.datetime.now()
+        metrics = dict(module.main(loaded.config, folder))
+        seconds = (datetime.datetime.now() - began).total_seconds()
+        if first:
+            summary = {"status": "finished", "seconds": round(seconds, 3), "metrics": metrics, "message": ""}
+            folders.write_summary(folder, **summary)
+            show_end(console, folder, summary)
     return 0
 
 
 @contextlib.contextmanager
-def show_failure(folder: Path) -> Iterator[None]:
-    """Writes the summary of a run that could not go on, and lets the error pass."""
-    try:
-        yield
-    except RunError as error:
-        before = folders.read_summary(folder) or {}
-        with contextlib.suppress(OSError):
-            folders.write_summary(folder, **(before | {"status": "failed", "message": str(error)}))
-        raise
+def own_folder(folder: Path) -> Iterator[bool]:
+    """Holds the run folder, and gives whether this process is the one that writes there; a run that cannot go on leaves
+    a summary that says why."""
+    import jax
+
+    if jax.process_index() != 0:
+        yield False
+        return
+    with folders.locked(folder):
+        try:
+            yield True
+        except RunError as error:
+            before = folders.read_summary(folder) or {}
+            with contextlib.suppress(DataError):
+                folders.write_summary(folder, **(before | {"metrics": {}, "status": "failed", "message": str(error)}))
+            raise
 
 
 def show_end(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:

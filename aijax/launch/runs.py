@@ -133,6 +133,12 @@ def best_first(runs: Sequence[Run], metric: str | None) -> list[Run]:
     return sorted(runs, key=key)
 
 
+def best_value(runs: Sequence[Run], metric: str) -> float | None:
+    """Returns the best finite value of `metric` among `runs`; None where fewer than two runs have one."""
+    values = [run.metrics[metric] for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
+    return (min if lower_is_better(metric) else max)(values) if len(values) > 1 else None
+
+
 def metric_names(runs: Sequence[Run]) -> list[str]:
     """Returns the names of the final metrics of `runs`, the one to rank by first."""
     names = list(dict.fromkeys(metric for run in runs for metric in run.metrics))

@@ -116,7 +116,7 @@ def plan_sweep(spec: str, axes: Sequence[str], overrides: Overrides, workdir: st
             raise ConfigError(f"--axis: {_words(own)} and {_words(seen[repr(values)])} are the same run; keep one")
         seen[repr(values)] = own
         points.append(Point(_folder_name(values), values, (*overrides, *own)))
-    folder = Path(workdir).expanduser() if workdir else Path("runs", f"{first.name}-sweep")
+    folder = Path(workdir).expanduser() if workdir else Path("runs", f"{first.name.replace('/', '-')}-sweep")
     return Plan(folder, spec, {path: list(column.values()) for path, column in columns.items()}, tuple(points), first)
 
 
@@ -213,8 +213,8 @@ def _raise_unfinished(plan: Plan, statuses: Mapping[str, int]) -> None:
     for name, status in unfinished.items():
         print(f"{name}: {'stopped' if status == 0 else f'exit {status}'}: {_last_line(logs[name])}", file=sys.stderr)
     raise RunError(
-        f"{len(unfinished)} of {len(plan.points)} runs did not finish; their logs are in {plan.folder / 'logs'}, and the "
-        "same command runs them again"
+        f"{len(unfinished)} of {len(plan.points)} runs did not finish; see {plan.folder / 'logs'}; the same command "
+        "runs them again"
     )
 
 

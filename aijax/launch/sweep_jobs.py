@@ -93,7 +93,7 @@ def _outcome(job: Job, status: int) -> str:
     try:
         summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in summary["metrics"].items())
-        return f"{summary['status']} at step {summary['step']}: {metrics}"
+        return f"{summary['status']}: {metrics}"
     except (OSError, ValueError, KeyError, TypeError):
         return "ended without a summary"
 

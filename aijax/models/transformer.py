@@ -93,12 +93,13 @@ class Transformer(nn.Module):
         scan = is_scanned(self.depth, self.scan)
         policy = choose(REMAT_POLICIES, self.remat, "remat")
         block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=not scan)
-        skip_rates = [self.stochastic_depth_rate * i / max(1, self.depth - 1) for i in range(self.depth)]
+        skip_rates = jnp.linspace(0, self.stochastic_depth_rate, self.depth) if self.stochastic_depth_rate else None
         if scan:
             blocks = block(self.spec, deterministic=not train, name="blocks")
-            x = _scan_blocks(blocks, x, jnp.asarray(skip_rates), self.depth)
+            x = _scan_blocks(blocks, x, skip_rates, self.depth)
         else:
-            for i, rate in enumerate(skip_rates):
+            for i in range(self.depth):
+                rate = None if skip_rates is None else skip_rates[i]
                 x = block(self.spec, deterministic=not train, name=f"block_{i}")(x, rate)
         return norm(self.spec, "norm")(x)
 
@@ -110,7 +111,7 @@ class Block(nn.Module):
     deterministic: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], skip_rate: float | Array = 0.0) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], skip_rate: Array | None = None) -> Float[Array, "b t d"]:
         spec = self.spec
         branches = (("attention", Attention(spec, name="attention")), ("mlp", Mlp(spec, name="mlp")))
         for name, branch in branches:
@@ -119,8 +120,8 @@ class Block(nn.Module):
             x = x + self._skip(y, skip_rate)
         return x
 
-    def _skip(self, y: Array, rate: float | Array) -> Array:
-        if self.deterministic or (isinstance(rate, float) and rate == 0.0):
+    def _skip(self, y: Array, rate: Array | None) -> Array:
+        if self.deterministic or rate is None:
             return y
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - rate, (y.shape[0],) + (1,) * (y.ndim - 1))
         return jnp.where(kept, y / jnp.asarray(1.0 - rate, y.dtype), jnp.zeros_like(y))
@@ -215,8 +216,8 @@ def unstack_blocks(params: dict) -> dict:
     return rest | {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]) for i in range(depth)}
 
 
-def _scan_blocks(blocks: nn.Module, x: Array, skip_rates: Array, depth: int) -> Array:
-    def body(module: nn.Module, x: Array, rate: Array) -> tuple[Array, None]:
+def _scan_blocks(blocks: nn.Module, x: Array, skip_rates: Array | None, depth: int) -> Array:
+    def body(module: nn.Module, x: Array, rate: Array | None) -> tuple[Array, None]:
         return module(x, rate), None
 
     scanned = nn.scan(

@@ -17,7 +17,7 @@ from aijax.train.checkpoints import Checkpoints
 from aijax.train.evaluate import evaluate, make_evaluate_step
 from aijax.train.experiment import Experiment
 from aijax.train.loop import Hook, train
-from aijax.train.prepare import Prepared, prepare
+from aijax.train.prepare import Prepared, plain, prepare
 from aijax.train.progress import Advance
 from aijax.train.recorder import Recorder
 from aijax.train.state import TrainState
@@ -80,6 +80,7 @@ def fit(
       ConfigError: the config cannot be used (before any device work).
       RunError: a metric is not finite, or the disk is full; the checkpoints written before stand.
     """
+    config = plain(config)
     run = prepared or prepare(experiment, config)
     folder = Path(folder)
     key = jax.device_put(jax.random.key(config["seed"]), parallel.replicated(run.mesh))
@@ -190,9 +191,8 @@ def evaluate_source(run: Prepared, evaluation: Any, sums: Callable, params: Para
 
 def make_saver(checkpoints: Checkpoints, config: Mapping[str, Any]) -> Callable[[int, TrainState], None]:
     """Returns the hook's function that begins a checkpoint: the state, the data's position and the config."""
-    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
     def save(step: int, state: TrainState) -> None:
-        checkpoints.save(step, state, {"step": step, "data": {"next_batch": step}, "config": plain})
+        checkpoints.save(step, state, {"step": step, "data": {"next_batch": step}, "config": config})
 
     return save

@@ -24,6 +24,9 @@ from aijax.train.state import TrainState, init_state
 from aijax.train.step import make_step
 from aijax.typing import PyTree
 
+INIT_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
+"""An initialisation runs once: the compiler is asked to be quick about it."""
+
 DURATIONS = ("total", "log_every", "evaluate_every")
 FIELDS = {
     "experiment": str,
@@ -102,6 +105,7 @@ def prepare(
     Raises:
       ConfigError: an unknown or missing field, a value out of range, a mesh that the batch or a parameter does not fit.
     """
+    config = plain(config)
     check_fields(config, experiment.fields)
     mesh_section = dict(config.get("mesh", {}))
     placing = {name: mesh_section.pop(name) for name in ("rules", "fsdp_min_elements") if name in mesh_section}
@@ -151,12 +155,17 @@ def prepare(
         mesh=mesh,
         cadence=cadence,
         schedule=schedule,
-        init=jax.jit(init, out_shardings=where),
+        init=jax.jit(init, out_shardings=where, compiler_options=INIT_COMPILER_OPTIONS),
         step=jax.jit(packed_step, donate_argnums=0, out_shardings=(where, parallel.replicated(mesh))),
         state=state,
         batch=batch,
         key=placed_alike(key, parallel.replicated(mesh)),
     )
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as nested dictionaries; an `ml_collections.ConfigDict` is no `Mapping` and becomes one."""
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
 
 def check_fields(config: Mapping[str, Any], own: Sequence[str]) -> None:

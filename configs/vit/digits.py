@@ -1,0 +1,31 @@
+"""A small ViT on the 8x8 handwritten digits that come with scikit-learn: minutes on two cores, nothing to download.
+
+    aijax run configs/vit/digits.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.experiment = "train_classifier"
+    config.seed = 0
+    config.batch_size = 64
+    config.total_epochs = 60
+    config.data = ConfigDict({"source": "digits"})
+    config.model = ConfigDict(
+        {
+            "name": "vit",
+            "patch_size": 2,
+            "width": 64,
+            "depth": 4,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            "pool": "gap",
+            "stem_widths": (32,),
+        }
+    )
+    config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "clip_norm": 1.0})
+    config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.1})
+    config.evaluate_every_epochs = 10
+    return config
