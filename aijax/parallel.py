@@ -1,11 +1,12 @@
 """Meshes, shardings and processes: one program on one device, on many, and on many hosts.
 
 A mesh has three named axes. A batch is split over `data` and `fsdp` together. A parameter is replicated over `data`,
-cut along one of its dimensions over `fsdp` (Rajbhandari et al. 2020, ZeRO stage 3: XLA gathers a weight where it is used
-and scatters the sum of its gradients), and cut over `tensor` where a rule says so. The train step is written for one
-device and compiled for the mesh; `per_replica` is the explicit form, in the manner of `jax.pmap`.
+cut along one of its dimensions over `fsdp` (Rajbhandari et al. 2020, ZeRO stage 3: XLA gathers a weight where it is
+used and scatters the sum of its gradients), and cut over `tensor` where a rule says so. The train step is written for
+one device and compiled for the mesh; `per_replica` is the explicit form, in the manner of `jax.pmap`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from aijax.errors import ConfigError, did_you_mean
 from aijax.trees import map_named, match_rules, named_leaves
-from aijax.typing import Batch, PyTree
+from aijax.typing import Array, Batch, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -95,6 +96,31 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+    """Returns `function`, which, when it is compiled, knows the mesh: what it calls may use `keep_batch_split`."""
+
+    @functools.wraps(function)
+    def traced(*args, **kwargs):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced
+
+
+def keep_batch_split(x: Array) -> Array:
+    """Returns `x`, held to have its first axis split over `data` and `fsdp` in a program compiled `on_mesh`.
+
+    A model says so of its residual stream. Without it XLA may cut activations as the parameters are cut, above all
+    inside a scan, and move them at each layer in place of the weights. Elsewhere (no mesh, or inside `shard_map`) this
+    does nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    automatic = [axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto]
+    if not set(BATCH_AXES) <= set(automatic) or x.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *[P.UNCONSTRAINED] * (x.ndim - 1)))
 
 
 def parameter_shardings(
@@ -176,8 +202,9 @@ def state_shardings(mesh: Mesh, state: PyTree, parameters: PyTree, shardings: Py
 def per_replica(function: Callable, mesh: Mesh, *, in_axes: Sequence[int | None], out_axes: Any = None) -> Callable:
     """Returns `function` compiled to run once a replica, in the manner of `jax.pmap` with `axis_name="data"`.
 
-    Inside, each device sees its own rows and the collectives of `jax.lax` take the axis name "data". Unlike `pmap`,
-    arrays keep their global shape: there is no leading device axis to add and to strip.
+    Inside, each device sees its own rows, `jax.grad` gives the gradient of its own loss, and the collectives of
+    `jax.lax` take the axis name "data". Unlike `pmap`, arrays keep their global shape: there is no leading device axis
+    to add and to strip.
 
     Args:
       function: any function of arrays and trees.
@@ -200,9 +227,7 @@ def per_replica(function: Callable, mesh: Mesh, *, in_axes: Sequence[int | None]
         return P("data") if axis == 0 else P()
 
     out_specs = jax.tree.map(partition, out_axes, is_leaf=lambda axis: axis is None)
-    return jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=tuple(map(partition, in_axes)), out_specs=out_specs)
-    )
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=tuple(map(partition, in_axes)), out_specs=out_specs))
 
 
 def detect_cluster(environment: Mapping[str, str]) -> str | None:
@@ -215,7 +240,10 @@ def detect_cluster(environment: Mapping[str, str]) -> str | None:
         return "SLURM"
     if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         return "Open MPI"
-    if len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
+    if (
+        len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+        or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+    ):
         return "TPU"
     if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
         return "Kubernetes"

@@ -3,7 +3,7 @@
     config.json     the resolved config                    metrics.jsonl   a line a record
     run.json        command, versions, git, devices        tensorboard/    event files
     data.json       what the sources are like              figures/        PNG files
-    experiment.py   the experiment's file as it was run    checkpoints/    the states
+    experiments/    the experiments' files as they ran     checkpoints/    the states
     summary.json    how it ended                           logs/           what each process printed, if there are several
 
 This module imports no jax.
@@ -25,6 +25,7 @@ from typing import Any
 from aijax.errors import ConfigError
 from aijax.launch.config import Loaded, difference, from_json, render_difference, to_json
 from aijax.launch.files import write_text
+from aijax.launch.projects import python_files
 
 PACKAGES = ("aijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml-collections")
 PLACING_FIELDS = ("mesh",)
@@ -102,7 +103,7 @@ def write_beginning(folder: Path, loaded: Loaded, sources: Mapping[str, Any], de
     write_text(folder / "config.json", to_json(loaded.config))
     file = loaded.experiment if isinstance(loaded.experiment, Path) else None
     if file is not None:
-        shutil.copyfile(file, folder / "experiment.py")
+        copy_experiments(file, folder)
     about = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "config": loaded.spec,
@@ -114,6 +115,17 @@ def write_beginning(folder: Path, loaded: Loaded, sources: Mapping[str, Any], de
     }
     write_text(folder / "run.json", json.dumps(about, indent=2) + "\n")
     write_text(folder / "data.json", json.dumps(sources, indent=2) + "\n")
+
+
+def copy_experiments(file: Path, folder: Path) -> None:
+    """Copies the Python files of the `experiments/` folder that holds `file`, so that the run can be opened and repeated
+    when they have changed or are gone."""
+    root = next(parent for parent in file.parents if parent.name == "experiments")
+    for source in python_files(root):
+        copy = folder / "experiments" / source.relative_to(root)
+        if copy != source:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
 
 
 def write_summary(folder: Path, **summary: Any) -> None:

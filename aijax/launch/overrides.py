@@ -41,10 +41,9 @@ def apply(config: Section, overrides: Sequence[tuple[str, str]]) -> Section:
     whole = {path.partition("[")[0] for path in texts if "[" in path} & set(texts)
     if whole:
         raise ConfigError(f"config.{min(whole)}: set whole and by item at once; keep one")
-    with config.unlocked():
-        units: dict[str, str] = {}
-        for path, text in texts.items():
-            _set(config, path, text, units)
+    units: dict[str, str] = {}
+    for path, text in texts.items():
+        _set(config, path, text, units)
     return config
 
 
@@ -69,6 +68,8 @@ def _set(config: Section, path: str, text: str, units: dict[str, str]) -> None:
         new = _with_item(old, items, text, f"config.{path}", f"config.{path.partition('[')[0]}")
     else:
         new = parse(text, old, kind, f"config.{path}")
+    if section.is_locked:
+        section.unlock()
     if numeric and new is not None:
         _replace_unit(section, path, duration, units)
     with section.ignore_type():

@@ -10,6 +10,7 @@ import flax.linen as nn
 
 from aijax.errors import ConfigError, choose
 from aijax.models.transformer import ACTIVATIONS, Activation
+from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 
 
@@ -60,6 +61,6 @@ class CNN(nn.Module):
                 x = nn.Conv(width, (3, 3), name=f"conv_{stage}_{i}", **dtypes)(x)
                 if choose({"group": True, "none": False}, self.norm, "norm"):
                     x = nn.GroupNorm(self.num_groups, name=f"norm_{stage}_{i}", **dtypes)(x)
-                x = choose(ACTIVATIONS, self.activation, "activation")(x)
+                x = keep_batch_split(choose(ACTIVATIONS, self.activation, "activation")(x))
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x.mean(axis=(1, 2)))
-        return x if self.num_classes is None else nn.Dense(self.num_classes, name="head", **dtypes)(x)
+        return x if self.num_classes is None else keep_batch_split(nn.Dense(self.num_classes, name="head", **dtypes)(x))

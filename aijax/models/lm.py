@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.transformer import Activation, BlockSpec, Norm, Remat, Transformer
+from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Callable, Float, Int, Params, PRNGKey
 
 
@@ -78,7 +79,8 @@ class LanguageModel(nn.Module):
         )  # fmt: skip
         decoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="decoder")
         x = decoder(x, train=train)
-        return embedding.attend(x) if self.tied else nn.Dense(self.vocab_size, False, name="head", **dtypes)(x)
+        head = embedding.attend if self.tied else nn.Dense(self.vocab_size, False, name="head", **dtypes)
+        return keep_batch_split(head(x))
 
 
 def generate(

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from aijax.errors import choose
 from aijax.models.transformer import ACTIVATIONS, Activation
+from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 
 
@@ -39,5 +40,5 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths):
             x = nn.Dense(width, name=f"layer_{i}", **dtypes)(x)
             x = choose(ACTIVATIONS, self.activation, "activation")(x)
-            x = nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i}")(x)
-        return x if self.num_classes is None else nn.Dense(self.num_classes, name="head", **dtypes)(x)
+            x = keep_batch_split(nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i}")(x))
+        return x if self.num_classes is None else keep_batch_split(nn.Dense(self.num_classes, name="head", **dtypes)(x))

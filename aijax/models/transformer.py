@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 
 Norm = Literal["layer", "rms"]
@@ -94,6 +95,7 @@ class Transformer(nn.Module):
         policy = choose(REMAT_POLICIES, self.remat, "remat")
         block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=not scan)
         skip_rates = jnp.linspace(0, self.stochastic_depth_rate, self.depth) if self.stochastic_depth_rate else None
+        x = keep_batch_split(x)
         if scan:
             blocks = block(self.spec, deterministic=not train, name="blocks")
             x = _scan_blocks(blocks, x, skip_rates, self.depth)
@@ -117,7 +119,7 @@ class Block(nn.Module):
         for name, branch in branches:
             y = branch(norm(spec, f"norm_{name}")(x))
             y = nn.Dropout(spec.dropout_rate, deterministic=self.deterministic, name=f"dropout_{name}")(y)
-            x = x + self._skip(y, skip_rate)
+            x = keep_batch_split(x + self._skip(y, skip_rate))
         return x
 
     def _skip(self, y: Array, rate: Array | None) -> Array:

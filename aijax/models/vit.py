@@ -14,6 +14,7 @@ import numpy as np
 
 from aijax.errors import ConfigError, choose
 from aijax.models.transformer import ACTIVATIONS, Activation, BlockSpec, Norm, Remat, Transformer
+from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 
 # width, depth, width of the MLP, heads
@@ -97,8 +98,8 @@ class ViT(nn.Module):
         )  # fmt: skip
         encoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="encoder")
         x = encoder(x, train=train)
-        x = x[:, 0] if self.pool == "cls" else x.mean(axis=1)
-        return x if self.num_classes is None else nn.Dense(self.num_classes, name="head", **dtypes)(x)
+        x = keep_batch_split(x[:, 0] if self.pool == "cls" else x.mean(axis=1))
+        return x if self.num_classes is None else keep_batch_split(nn.Dense(self.num_classes, name="head", **dtypes)(x))
 
     def _positions(self, grid: tuple[int, int]) -> Float[Array, "h w d"]:
         if choose({"learned": False, "sincos2d": True}, self.positions, "positions"):

@@ -114,7 +114,9 @@ class Checkpoints:
         for step in reversed(found):
             problem = self._same_on_all_processes(self._damage(step))
             if problem is None:
-                self._check_shapes(step, target)
+                mismatch = self._mismatch(step, target)
+                if mismatch is not None:
+                    raise RunError(mismatch)
                 try:
                     return step, self.restore(step, target), self.about(step)
                 except (ValueError, OSError) as error:
@@ -124,6 +126,11 @@ class Checkpoints:
         if found:
             raise RunError(f"{self.directory}: all {len(found)} checkpoints are damaged; --fresh starts the run anew")
         return None
+
+    def problem(self, step: int, target: PyTree) -> str | None:
+        """Returns what is wrong with the checkpoint of a step for reading it as `target`, in a sentence, or None."""
+        damage = self._damage(step)
+        return f"{self._folder(step)}: is damaged ({damage})" if damage else self._mismatch(step, target)
 
     def restore(self, step: int, target: PyTree) -> PyTree:
         """Returns the state of a step, placed as `target` says."""
@@ -172,16 +179,17 @@ class Checkpoints:
         damaged = multihost_utils.process_allgather(np.asarray(problem is not None)).any()
         return (problem or "as another process sees it") if damaged else None
 
-    def _check_shapes(self, step: int, target: PyTree) -> None:
+    def _mismatch(self, step: int, target: PyTree) -> str | None:
         saved = named_leaves(self._manager.item_metadata(step).state)
         wanted = named_leaves(target)
         for name in sorted(saved.keys() | wanted.keys()):
             if name not in saved or name not in wanted:
                 where = "the run" if name in wanted else "the checkpoint"
-                raise RunError(f"{self._folder(step)}: '{name}' is only in {where}; it is of another model or optimiser")
+                return f"{self._folder(step)}: '{name}' is only in {where}; it is of another model or optimiser"
             shapes = tuple(saved[name].shape), tuple(wanted[name].shape)
             if shapes[0] != shapes[1]:
-                raise RunError(f"{self._folder(step)}: '{name}' has shape {shapes[0]}, but the run needs {shapes[1]}")
+                return f"{self._folder(step)}: '{name}' has shape {shapes[0]}, but the run needs {shapes[1]}"
+        return None
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:

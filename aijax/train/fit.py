@@ -169,7 +169,7 @@ def ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 def make_evaluation(run: Prepared, experiment: Experiment) -> Callable[[int, TrainState], dict[str, float]]:
     """Returns the hook's function that measures on every set of the experiment."""
-    sums = {name: make_evaluate_step(evaluation.metrics) for name, evaluation in experiment.evaluations.items()}
+    sums = {name: make_evaluate_step(parallel.on_mesh(evaluation.metrics, run.mesh)) for name, evaluation in experiment.evaluations.items()}
 
     def run_evaluations(step: int, state: TrainState) -> dict[str, float]:
         results: dict[str, float] = {}

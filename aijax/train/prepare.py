@@ -156,7 +156,7 @@ def prepare(
         cadence=cadence,
         schedule=schedule,
         init=jax.jit(init, out_shardings=where, compiler_options=INIT_COMPILER_OPTIONS),
-        step=jax.jit(packed_step, donate_argnums=0, out_shardings=(where, parallel.replicated(mesh))),
+        step=jax.jit(parallel.on_mesh(packed_step, mesh), donate_argnums=0, out_shardings=(where, parallel.replicated(mesh))),
         state=state,
         batch=batch,
         key=placed_alike(key, parallel.replicated(mesh)),

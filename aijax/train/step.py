@@ -62,7 +62,7 @@ def make_step(
             grads, metrics = gradient(state.params, batch, key)
         else:
             grads, metrics = accumulate(gradient, accumulate_steps)(state.params, batch, key)
-        metrics = dict(metrics) | {"gradient_norm": optax.global_norm(grads)}
+        metrics = dict(metrics) | {"gradient_norm": optax.tree.norm(grads)}
         if schedule is not None:
             metrics["learning_rate"] = schedule(state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -1,0 +1,56 @@
+"""What all tests share: eight host devices in this process, and a way to run the command line in another."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The reference values."""
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def aijax_process():
+    """`start(*words) -> Popen`: the command line in a process of its own, its output captured as text."""
+
+    def start(*words: object, **options) -> subprocess.Popen:
+        environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "aijax", *map(str, words)],
+            cwd=options.pop("cwd", ROOT),
+            env=environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def aijax(aijax_process):
+    """`run(*words) -> (status, output, errors)`: the command line, to its end."""
+
+    def run(*words: object, **options) -> tuple[int, str, str]:
+        process = aijax_process(*words, **options)
+        output, errors = process.communicate(timeout=300)
+        return process.returncode, output, errors
+
+    return run

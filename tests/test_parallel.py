@@ -1,0 +1,189 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
+
+from aijax import parallel
+from aijax.errors import ConfigError
+from aijax.train import init_state, make_step
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, (8, 1, 1)),
+        ({"data": 1, "fsdp": -1}, (1, 8, 1)),
+        ({"data": -1, "fsdp": 2}, (4, 2, 1)),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, (2, 2, 2)),
+    ],
+)
+def test_a_mesh_takes_every_device(sizes, expected):
+    assert tuple(parallel.make_mesh(**sizes).shape.values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"data": 3}, "data=3 x fsdp=1 x tensor=1 does not make the 8 devices"),
+        ({"data": -1, "fsdp": 3}, "does not make the 8 devices"),
+        ({"data": -1, "fsdp": -1}, "data and fsdp are both -1"),
+        ({"data": 0}, "config.mesh.data: expected a positive number of devices or -1"),
+        ({"fsdp": True}, "config.mesh.fsdp: expected a positive number"),
+    ],
+)
+def test_a_wrong_mesh_is_refused_in_a_sentence(sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        parallel.make_mesh(**sizes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 12), max_size=4), st.sampled_from([1, 2, 4, 8]))
+def test_fsdp_cuts_the_largest_dimension_that_divides(shape, fsdp):
+    partition = parallel.fsdp_partition(shape, fsdp)
+    cut = [size for size, axis in zip(shape, partition, strict=False) if axis == "fsdp"]
+    dividing = [size for size in shape if size % fsdp == 0]
+    assert cut == ([max(dividing)] if dividing and fsdp > 1 else [])
+
+
+def test_rules_come_before_shapes_and_the_first_match_wins():
+    mesh = parallel.make_mesh(2, 2, 2)
+    shapes = {"mlp": {"up": jax.ShapeDtypeStruct((4, 8), jnp.float32)}, "bias": jax.ShapeDtypeStruct((8,), jnp.float32)}
+    rules = (("mlp/up", ("fsdp", "tensor")), ("mlp/.*", (None, None)))
+    shardings = parallel.parameter_shardings(mesh, shapes, rules=rules)
+    assert shardings["mlp"]["up"].spec == P("fsdp", "tensor")
+    assert shardings["bias"].spec == P("fsdp")
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ((("nothing", ()),), "the pattern 'nothing' matches no parameter"),
+        ((("kernal", ()),), "did you mean 'kernel'"),
+        ((("kernel", ("fdsp",)),), "unknown axis 'fdsp'; did you mean 'fsdp'"),
+        ((("kernel", (None, "fsdp")),), "'kernel' of shape \\(8, 3\\) cannot be cut into 8"),
+        ((("kernel", (None, None, None)),), "has 3 entries"),
+        ((("(", ()),), "is not a regular expression"),
+        (("kernel",), "expected a pair"),
+    ],
+)
+def test_a_wrong_rule_is_refused_in_a_sentence(rules, message):
+    mesh = parallel.make_mesh(1, 8)
+    with pytest.raises(ConfigError, match=message):
+        parallel.parameter_shardings(mesh, {"kernel": jnp.zeros((8, 3))}, rules=rules)
+
+
+def test_moments_lie_as_their_parameters_and_factored_moments_are_cut():
+    mesh = parallel.make_mesh(1, 8)
+    params = {"dense": {"kernel": jax.ShapeDtypeStruct((256, 128), jnp.float32)}}
+    optimizer = optax.adafactor(1e-3, momentum=0.9)
+    state = jax.eval_shape(lambda p: init_state(p, optimizer, keep_ema=True), params)
+    placed = parallel.state_shardings(mesh, state, params, parallel.parameter_shardings(mesh, params))
+    by_shape = {}
+    jax.tree.map(lambda leaf, s: by_shape.setdefault(leaf.shape, set()).add(s.spec), state, placed)
+    assert by_shape[(256, 128)] == {P("fsdp")}
+    assert by_shape[(256,)] == {P("fsdp")}
+    assert by_shape[(128,)] == {P("fsdp")}
+    assert by_shape[()] == {P()}
+
+
+def test_the_batch_is_split_over_data_and_fsdp():
+    mesh = parallel.make_mesh(2, 2, 2)
+    batch = parallel.put_batch(mesh, {"x": np.arange(8.0)})
+    assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2,)}
+    assert parallel.process_share(mesh, 8) == (0, 1)
+    with pytest.raises(ConfigError, match="config.batch_size: 6 examples cannot be split over data x fsdp = 4"):
+        parallel.check_batch_size(mesh, 6)
+
+
+def loss_fn(params, batch, key):
+    hidden = jnp.tanh(batch["x"] @ params["up"])
+    noise = jax.random.normal(key, hidden.shape)
+    return jnp.mean(((hidden + 0.1 * noise) @ params["down"] - batch["y"]) ** 2), {}
+
+
+@pytest.fixture(scope="module")
+def losses_on():
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {"up": jax.random.normal(keys[0], (8, 16)), "down": jax.random.normal(keys[1], (16, 1))}
+    batch = {
+        "x": np.asarray(jax.random.normal(keys[2], (16, 8))),
+        "y": np.asarray(jax.random.normal(keys[3], (16, 1))),
+    }
+    optimizer = optax.adam(1e-2)
+    step = make_step(loss_fn, optimizer)
+
+    def losses(mesh):
+        shapes = jax.eval_shape(lambda p: init_state(p, optimizer), params)
+        placed = parallel.state_shardings(mesh, shapes, params, parallel.parameter_shardings(mesh, params))
+        state = jax.device_put(init_state(params, optimizer), placed)
+        compiled = jax.jit(step, out_shardings=(placed, parallel.replicated(mesh)))
+        found = []
+        for _ in range(5):
+            state, metrics = compiled(state, parallel.put_batch(mesh, batch), jax.random.key(7))
+            found.append(float(metrics["loss"]))
+        return found
+
+    return losses
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 2, 2)])
+def test_every_mesh_gives_the_losses_of_one_device(losses_on, sizes):
+    alone = losses_on(parallel.make_mesh(devices=jax.devices()[:1]))
+    np.testing.assert_allclose(losses_on(parallel.make_mesh(*sizes)), alone, rtol=2e-6)
+
+
+def test_replicas_in_the_manner_of_pmap_give_the_same_gradient():
+    mesh = parallel.make_mesh()
+    params, x = jnp.arange(4.0), jax.random.normal(jax.random.key(0), (16, 4))
+
+    def loss(params, x):
+        return jnp.mean(jnp.tanh(x @ params))
+
+    def replica(params, x, key):
+        assert x.shape == (2, 4)
+        noise = jax.random.normal(jax.random.fold_in(key, jax.lax.axis_index("data")), (1,))
+        return jax.lax.pmean(jax.grad(loss)(params, x), "data"), x @ params, noise
+
+    run = parallel.per_replica(replica, mesh, in_axes=(None, 0, None), out_axes=(None, 0, 0))
+    mean, rows, noise = run(params, x, jax.random.key(1))
+    assert len(set(noise.tolist())) == 8
+    np.testing.assert_allclose(mean, jax.grad(loss)(params, x), rtol=1e-5)
+    np.testing.assert_allclose(rows, x @ params, rtol=1e-5)
+
+
+def test_replicas_need_a_mesh_of_data_only():
+    with pytest.raises(ConfigError, match="every device on the axis 'data'"):
+        parallel.per_replica(lambda x: x, parallel.make_mesh(4, 2), in_axes=(0,))
+
+
+@pytest.mark.parametrize(
+    ("environment", "cluster"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8"}, None),
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "8"}, "SLURM"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
+        ({"TPU_WORKER_HOSTNAMES": "a"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}, "Kubernetes"),
+    ],
+)
+def test_clusters_are_known_by_their_variables(environment, cluster):
+    assert parallel.detect_cluster(environment) == cluster
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinator": "a:1", "num_processes": 2}, "--process-id: missing"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "--process-id: expected 0 to 1, got 2"),
+        ({"coordinator": "a", "num_processes": 2, "process_id": 0}, "--coordinator: expected HOST:PORT, got 'a'"),
+    ],
+)
+def test_contradicting_processes_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parallel.initialize_processes({}, **arguments)
