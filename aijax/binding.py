@@ -80,7 +80,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation in (bool, str):
         return isinstance(value, annotation)
-    if annotation is complex or hasattr(annotation, "__array__"):
+    if annotation is complex or hasattr(annotation, "__array__") or hasattr(annotation, "dtype"):
         return isinstance(value, (int, float, complex))
     return True
 

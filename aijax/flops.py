@@ -210,9 +210,26 @@ def _convolution_products(lhs: tuple, rhs: tuple, out: tuple, params: dict[str, 
             shape[spec[2 + i]]
             for shape, spec in ((lhs, numbers.lhs_spec), (rhs, numbers.rhs_spec), (out, numbers.out_spec))
         )
-        products *= sum(
-            (place := o * stride + k * dilation - low) % spread == 0 and 0 <= place < size * spread
-            for o in range(outputs)
-            for k in range(kernel)
-        )
+        products *= count_pairs(size, kernel, outputs, stride=stride, low=low, spread=spread, dilation=dilation)
     return products
+
+
+def count_pairs(
+    size: int, kernel: int, outputs: int, *, stride: int = 1, low: int = 0, spread: int = 1, dilation: int = 1
+) -> int:
+    """Returns how often, along one axis of a convolution, a kernel element meets an input element that exists.
+
+    Args:
+      size: of the input.
+      kernel: of the kernel.
+      outputs: of the output.
+      stride: of the window.
+      low: padding before the first element.
+      spread: distance between input elements (`lhs_dilation`).
+      dilation: distance between kernel elements (`rhs_dilation`).
+
+    >>> count_pairs(4, 3, 4, low=1)
+    10
+    """
+    places = (o * stride + k * dilation - low for o in range(outputs) for k in range(kernel))
+    return sum(place % spread == 0 and 0 <= place < size * spread for place in places)

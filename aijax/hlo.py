@@ -4,8 +4,6 @@ XLA's own cost analysis counts the body of a loop once. Here a loop counts as of
 are those that a device receives when a collective over g devices runs as a ring (Patarasuk and Yuan 2009):
 
     all-gather (g-1)/g of the result,  reduce-scatter (g-1)/g of the operand,  all-reduce both: 2 (g-1)/g
-
-This module reads text and imports no jax.
 """
 
 import dataclasses
@@ -14,12 +12,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
+from aijax.flops import count_pairs
+
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.*?) ([\w\-]+)\((.*)$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*?) ([\w\-]+)\((.*)$")
 _ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
-_MOVES = ("bitcast", "copy", "transpose", "reshape", "convert", "get-tuple-element", "fusion")
+_MOVES = ("bitcast", "copy", "transpose", "reshape", "convert", "get-tuple-element")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Program:
     """What one device does in one call of a compiled program.
 
     Attributes:
-      product_flops: 2 per multiply-add of the products of matrices; None where the program hides them in calls to a
-        library, as on GPU.
-      collective_bytes: bytes received in each kind of collective. An all-reduce of which the device keeps only a slice is
-        told as "reduce-scatter": XLA makes it one on GPU and TPU, and leaves the pair on CPU.
+      product_flops: 2 per multiply-add of the products of matrices and the convolutions; None where the program hides
+        them in calls to a library, as on GPU.
+      collective_bytes: bytes received in each kind of collective. An all-reduce of which the device keeps only a
+        slice is told as "reduce-scatter": XLA makes it one on GPU and TPU, and leaves the pair on CPU.
       collectives: how many collectives of each kind run.
     """
 
@@ -46,6 +46,7 @@ class _Instruction:
     opcode: str
     operands: tuple[str, ...]
     text: str
+    is_root: bool
 
     @property
     def sizes(self) -> list[int]:
@@ -79,10 +80,10 @@ def _parse(text: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
             continue
         match = _INSTRUCTION.match(line)
         if match:
-            name, kind, opcode, rest = match.groups()
+            root, name, kind, opcode, rest = match.groups()
             operands = re.findall(r"%([\w.\-]+)", rest[: _closing(rest)])
             arrays = tuple((t, tuple(int(d) for d in dims.split(",") if d)) for t, dims in _ARRAY.findall(kind))
-            current[name] = _Instruction(name, arrays, opcode, tuple(operands), rest)
+            current[name] = _Instruction(name, arrays, opcode, tuple(operands), rest, bool(root))
     return computations, entry
 
 
@@ -100,6 +101,8 @@ def _cost(computations: dict, computation: dict[str, _Instruction], cost: Callab
     for instruction in computation.values():
         if instruction.opcode == "dot":
             total["flops"] += _dot_flops(instruction, computation)
+        if instruction.opcode == "convolution":
+            total["flops"] += _convolution_flops(instruction, computation)
         kind = instruction.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
             for seen, moved in _received(instruction, kind, computation, computations).items():
@@ -130,6 +133,26 @@ def _dot_flops(instruction: _Instruction, computation: dict[str, _Instruction]) 
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.text)
     axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []
     return 2 * math.prod(instruction.arrays[0][1]) * math.prod(left[axis] for axis in axes)
+
+
+def _convolution_flops(instruction: _Instruction, computation: dict[str, _Instruction]) -> int:
+    shapes = [computation[name].arrays[0][1] for name in instruction.operands[:2]] + [instruction.arrays[0][1]]
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text).groups()
+    window = dict(re.findall(r"(\w+)=([\dx_\-]+)", re.search(r"window=\{(.*?)\}", instruction.text)[1]))
+    left, right, out = (dict(zip(names, shape, strict=True)) for names, shape in zip(labels, shapes, strict=True))
+    products = out["b"] * out["f"] * right["i"]
+    for i in range(len(labels[0]) - 2):
+        entries = {name: text.split("x")[i] for name, text in window.items()}
+        products *= count_pairs(
+            left[str(i)],
+            right[str(i)],
+            out[str(i)],
+            stride=int(entries.get("stride", 1)),
+            low=int(entries.get("pad", "0_0").split("_")[0]),
+            spread=int(entries.get("lhs_dilate", 1)),
+            dilation=int(entries.get("rhs_dilate", 1)),
+        )
+    return 2 * products
 
 
 def _received(
@@ -172,33 +195,38 @@ def _group_size(text: str) -> int:
 
 def _is_sliced(instruction: _Instruction, index: int, computation: dict, computations: dict) -> bool:
     """Returns whether all that is made of result `index` begins with taking a slice of it."""
+    if len(instruction.arrays) == 1:
+        return _fates(instruction, computation, computations) == {"sliced"}
     users = [user for user in computation.values() if instruction.name in user.operands]
-    if len(instruction.arrays) > 1:
-        users = [user for user in users if re.search(rf"\bindex={index}\b", user.text)]
-    if not users:
-        return False
-    return all(
-        _slices(user, instruction.name if len(instruction.arrays) == 1 else None, computation, computations)
-        for user in users
-    )
+    parts = [user for user in users if re.search(rf"\bindex={index}\b", user.text)]
+    return {fate for part in parts for fate in _fates(part, computation, computations)} == {"sliced"}
 
 
-def _slices(user: _Instruction, operand: str | None, computation: dict, computations: dict) -> bool:
-    if user.opcode == "dynamic-slice":
-        return True
-    if user.opcode not in _MOVES:
-        return False
-    if user.opcode == "fusion":
-        inner = computations[_called(user)[0]]
-        places = [place for place, name in enumerate(user.operands) if name == operand]
-        inputs = [i for i in inner.values() if i.opcode == "parameter" and int(i.text.split(")")[0]) in places]
-        return all(_all_slice(parameter, inner, computations) for parameter in inputs)
-    return _all_slice(user, computation, computations)
+def _fates(value: _Instruction, computation: dict, computations: dict) -> set[str]:
+    """Returns what becomes of a value, moved or cast: "sliced", "used", "returned" from its computation."""
+    fates = {"returned"} if value.is_root else set()
+    for user in computation.values():
+        if value.name not in user.operands:
+            continue
+        if user.opcode == "dynamic-slice" and user.operands[0] == value.name:
+            fates.add("sliced")
+        elif user.opcode == "fusion":
+            fates |= _fates_in_fusion(value, user, computation, computations)
+        elif user.opcode in _MOVES:
+            fates |= _fates(user, computation, computations)
+        else:
+            fates.add("used")
+    return fates
 
 
-def _all_slice(value: _Instruction, computation: dict, computations: dict) -> bool:
-    users = [user for user in computation.values() if value.name in user.operands]
-    return bool(users) and all(_slices(user, value.name, computation, computations) for user in users)
+def _fates_in_fusion(value: _Instruction, fusion: _Instruction, computation: dict, computations: dict) -> set[str]:
+    inner = computations[_called(fusion)[0]]
+    places = {place for place, name in enumerate(fusion.operands) if name == value.name}
+    inputs = [i for i in inner.values() if i.opcode == "parameter" and int(i.text.split(")")[0]) in places]
+    fates = {fate for parameter in inputs for fate in _fates(parameter, inner, computations)}
+    if "returned" in fates:
+        fates = fates - {"returned"} | _fates(fusion, computation, computations)
+    return fates
 
 
 def _itemsize(kind: str) -> int:

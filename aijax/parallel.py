@@ -226,8 +226,16 @@ def per_replica(function: Callable, mesh: Mesh, *, in_axes: Sequence[int | None]
             raise ConfigError(f"per_replica: expected 0 (split the first axis) or None (whole), got {axis!r}")
         return P("data") if axis == 0 else P()
 
+    def replica(*arguments):
+        # a whole argument counts as the replica's own copy: otherwise its gradient would be summed over replicas
+        own = [
+            jax.lax.pcast(x, "data", to="varying") if axis is None else x
+            for x, axis in zip(arguments, in_axes, strict=True)
+        ]
+        return function(*own)
+
     out_specs = jax.tree.map(partition, out_axes, is_leaf=lambda axis: axis is None)
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=tuple(map(partition, in_axes)), out_specs=out_specs))
+    return jax.jit(jax.shard_map(replica, mesh=mesh, in_specs=tuple(map(partition, in_axes)), out_specs=out_specs))
 
 
 def detect_cluster(environment: Mapping[str, str]) -> str | None:

@@ -7,6 +7,7 @@ import optax
 
 from aijax import models
 from aijax.data import load_source
+from aijax.data.augment import make_augment, make_preprocess
 from aijax.errors import ConfigError
 from aijax.train import Evaluation, Experiment
 
@@ -29,8 +30,14 @@ def build(config, sources):
     if not 0 <= smoothing < 1:
         raise ConfigError(f"config.label_smoothing: expected 0 or more and below 1, got {smoothing}")
     model = models.build(config.model, num_classes=classes)
-    augment = lambda key, batch: batch
-    preprocess = lambda x: x.astype(jnp.float32)
+    if config.get("augment") and inputs != "image":
+        raise ConfigError(f"config.augment: augments images, and {config.data.source!r} has none")
+    augment = make_augment(config.augment, classes) if config.get("augment") else lambda key, batch: batch
+    preprocess_batch = make_preprocess(config.get("preprocess", {}))
+
+    def preprocess(raw):
+        return preprocess_batch({inputs: jnp.asarray(raw)})[inputs]
+
     example = jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *train.spec[inputs].shape), train.spec[inputs].dtype))
 
     def apply_fn(params, x):

@@ -36,10 +36,9 @@ def make_augment(
     >>> jax.tree.map(lambda x: x.shape, fn(jax.random.key(0), batch))
     {'image': (4, 8, 8, 1), 'label': (4, 10)}
     """
-    bound = bind(augment, section, where, key=None, batch=None, num_classes=num_classes)
-    fields = {name: value for name, value in section.items() if name != "name"}
+    bind(augment, section, where, key=None, batch=None, num_classes=num_classes)
+    fields = dict(section.items())
     _check(fields, num_classes, where)
-    del bound
 
     def apply(key: PRNGKey, batch: Batch) -> Batch:
         return augment(key, batch, num_classes=num_classes, **fields)

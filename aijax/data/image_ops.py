@@ -2,22 +2,26 @@
 
 All are of three kinds, and a kind serves every operation of it with parameters that may differ from image to image:
 
-- *tables* (`apply_table`): a new value for each old one, a channel: invert, posterize, solarize, autocontrast, equalize,
-  brightness, contrast;
+- *tables* (`apply_table`): a new value for each old one in a channel: invert, posterize, solarize, autocontrast,
+  equalize, brightness, contrast;
 - *blends* (`blend`): a line through a degenerate image and the image, `d + factor (x - d)`: color, sharpness;
 - *affine maps* (`affine`): nearest-neighbour sampling at `A (x, y) + t`: rotate, shear, translate.
 
-Images are `[b, h, w, c]`; parameters are scalars or `[b]`. Blends may differ from Pillow by 1 of 255 (rounding), and
-autocontrast does where Pillow's double precision falls short of a whole number (0.4 % of its table entries).
+Images are `[b, h, w, c]`; parameters are scalars or `[b]`. Tables are those of Pillow to the bit; blends may differ by
+1 of 255, by rounding.
 """
 
+import functools
+
 import jax.numpy as jnp
+import numpy as np
 from jax import vmap
 
 from aijax.typing import Array, ArrayLike, Float, Int, UInt8
 
 Images = UInt8[Array, "b h w c"]
 Table = UInt8[Array, "b c 256"]
+Counts = Int[Array, "b c 256"]
 
 
 def apply_table(images: Images, table: Table) -> Images:
@@ -63,28 +67,29 @@ def contrast_table(images: Images, factor: Float[ArrayLike, "..."]) -> Table:
     return _blend_values(mean[:, None, None], jnp.arange(256), factor)
 
 
-def autocontrast_table(images: Images) -> Table:
-    """Returns the table that stretches each channel to 0..255, `[b, c, 256]`."""
-    low = images.min(axis=(1, 2)).astype(jnp.int32)[..., None]
-    high = images.max(axis=(1, 2)).astype(jnp.int32)[..., None]
+def autocontrast_table(counts: Counts) -> Table:
+    """Returns the table that stretches each channel to 0..255, `[b, c, 256]`, from the `histogram` of images."""
+    low = jnp.argmax(counts > 0, axis=-1)[..., None]
+    high = _highest(counts)
     values = jnp.arange(256)
     stretched = jnp.clip(255 * (values - low) // jnp.maximum(high - low, 1), 0, 255)
-    return jnp.where(high > low, stretched, values).astype(jnp.uint8)
+    rows, packed = _autocontrast_shortfalls()
+    short = jnp.unpackbits(jnp.asarray(packed)[jnp.asarray(rows)[low[..., 0], high[..., 0]]], axis=-1)
+    return jnp.where(high > low, stretched - short, values).astype(jnp.uint8)
 
 
-def equalize_table(images: Images) -> Table:
-    """Returns the table that makes the histogram of each channel even, `[b, c, 256]`."""
-    counts = histogram(images)
-    last = jnp.take_along_axis(counts, 255 - jnp.argmax(counts[..., ::-1] > 0, axis=-1)[..., None], axis=-1)
-    step = (images.shape[1] * images.shape[2] - last) // 255
+def equalize_table(counts: Counts) -> Table:
+    """Returns the table that makes each channel's distribution even, `[b, c, 256]`, from the `histogram` of images."""
     before = jnp.cumsum(counts, axis=-1) - counts
+    last = jnp.take_along_axis(counts, _highest(counts), axis=-1)
+    step = (before[..., -1:] + counts[..., -1:] - last) // 255
     even = jnp.clip((step // 2 + before) // jnp.maximum(step, 1), 0, 255)
     return jnp.where(step > 0, even, jnp.arange(256)).astype(jnp.uint8)
 
 
-def histogram(images: Images) -> Int[Array, "b c 256"]:
+def histogram(images: Images) -> Counts:
     """Returns how often each value occurs in each channel."""
-    b, h, w, c = images.shape
+    b, _, _, c = images.shape
     rows = jnp.arange(b)[:, None, None, None] * c + jnp.arange(c)
     counts = (
         jnp.zeros(b * c * 256, jnp.int32).at[images.astype(jnp.int32) + 256 * rows].add(1, mode="promise_in_bounds")
@@ -169,3 +174,25 @@ def _blend_values(degenerate, values, factor):
     """Returns the line through two grey levels at `factor` as uint8; inside 0..1 it needs no clipping."""
     degenerate, values = degenerate.astype(jnp.float32), values.astype(jnp.float32)
     return jnp.clip(degenerate + factor * (values - degenerate), 0, 255).astype(jnp.uint8)
+
+
+def _highest(counts: Counts) -> Int[Array, "b c 1"]:
+    """Returns the highest value that occurs in each channel."""
+    return 255 - jnp.argmax(counts[..., ::-1] > 0, axis=-1)[..., None]
+
+
+@functools.cache
+def _autocontrast_shortfalls() -> tuple[np.ndarray, np.ndarray]:
+    """Returns where Pillow's autocontrast, in double precision, falls just short of a whole number and so is 1 below
+    the exact quotient: `packed[rows[low, high]]` has one bit for each value, most significant first."""
+    rows, packed = np.zeros((256, 256), np.int32), [np.zeros(32, np.uint8)]
+    values = np.arange(256)
+    for low in range(255):
+        width = np.arange(1, 256 - low)[:, None]
+        scale = 255.0 / width
+        double = np.clip((values * scale + -low * scale).astype(int), 0, 255)
+        short = double < np.clip(255 * (values - low) // width, 0, 255)
+        some = np.flatnonzero(short.any(axis=1))
+        rows[low, low + 1 + some] = len(packed) + np.arange(len(some))
+        packed.extend(np.packbits(short[some], axis=1))
+    return rows, np.stack(packed)

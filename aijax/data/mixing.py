@@ -1,8 +1,8 @@
 """Mixup and cutmix: each example is mixed with its partner, and so are their labels.
 
 The partner of example i of b is example `b - 1 - i`. Labels become soft: `lam y_i + (1 - lam) y_j`, float32 `[b, k]`,
-with `lam ~ Beta(alpha, alpha)` drawn for each example; cutmix replaces a box of area `1 - lam` and corrects `lam` to the
-box's true area, since a box may reach over the border.
+with `lam ~ Beta(alpha, alpha)` drawn for each example; cutmix replaces a box of area `1 - lam` and corrects `lam` to
+the box's true area, since a box may reach over the border.
 
 Sources: H. Zhang et al., mixup: beyond empirical risk minimization (2018); S. Yun et al., CutMix (2019).
 """

@@ -125,6 +125,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     several.add_argument("--num-processes", metavar="N", type=_positive, help="processes in all")
     several.add_argument("--process-id", metavar="I", type=_natural, help="this process, counted from 0")
     check.add_argument("--devices", metavar="N", type=_positive, help="devices of the mesh, also more than there are")
+    check.add_argument("--json", metavar="FILE", type=_folder, help="write what is found to a JSON file too")
     sweep.add_argument(
         "--axis", metavar="FIELD=VALUES", action="append", help="a field and its values; repeat for a grid"
     )

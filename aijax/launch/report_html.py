@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from aijax.launch.curves import COLOURS, chart
-from aijax.launch.runs import MISSING, Run, best_value, config_differences, main_metric, metric_names
+from aijax.launch.runs import MISSING, TELEMETRY, Run, best_value, config_differences, main_metric, metric_names
 
 _LIGHT = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#65a30d", "#57534e", "#1e3a8a")
 _DARK = ("#60a5fa", "#f87171", "#34d399", "#fbbf24", "#a78bfa", "#22d3ee", "#f472b6", "#a3e635", "#d6d3d1", "#c7d2fe")
@@ -122,9 +122,7 @@ def _differences_section(runs: Sequence[Run]) -> str:
 def _curves_section(runs: Sequence[Run]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.curves))
     first = main_metric(names)
-    names.sort(
-        key=lambda name: (name != first, name.endswith(("per_second", "learning_rate")), not name.endswith("loss"))
-    )
+    names.sort(key=lambda name: (name != first, name.endswith(TELEMETRY), not name.endswith("loss")))
     cards = []
     for name in names:
         curves = [(number, run.curves[name]) for number, run in enumerate(runs) if name in run.curves]

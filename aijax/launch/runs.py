@@ -12,8 +12,22 @@ from aijax.errors import ConfigError, DataError
 from aijax.launch.files import read_json_object
 from aijax.launch.plain import MISSING, flatten, freeze
 
-LOWER_IS_BETTER = ("loss", "error", "perplexity", "bits", "rmse", "mse", "mae", "nll", "divergence", "ece", "fid")
+LOWER_IS_BETTER = (
+    "loss",
+    "error",
+    "perplexity",
+    "bits",
+    "nats",
+    "rmse",
+    "mse",
+    "mae",
+    "nll",
+    "divergence",
+    "ece",
+    "fid",
+)
 _CLOCK = ("step", "seconds")
+TELEMETRY = ("per_second", "learning_rate", "gradient_norm", "utilization", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +41,7 @@ class Run:
       curves: metric name to `(step, value)` pairs in the order of the steps; the last value logged at a step counts.
       summary: status ("finished", "stopped", "failed", or "unfinished" without summary.json), step, total_steps,
         seconds, parameters, message.
-      metrics: the final metrics: of the summary, else the last ones logged.
+      metrics: the final metrics: of the summary, else the last ones logged; rates and norms of training are left out.
       figures: the PNG files of `figures/`.
       notes: what was found wrong with the folder's files, in words.
     """
@@ -72,11 +86,10 @@ def read_run(folder: Path, name: str) -> Run:
     last = {metric: points[-1][1] for metric, points in curves.items()}
     step = max((points[-1][0] for points in curves.values()), default=0)
     summary: dict[str, Any] = {"status": "unfinished", "step": step}
-    metrics = {metric: value for metric, value in last.items() if not _is_speed(metric)}
     if (folder / "summary.json").is_file():
         summary = read_json_object(folder / "summary.json")
-        if summary.get("metrics"):
-            metrics = {metric: value for metric, value in summary["metrics"].items() if _is_number(value)}
+        last = summary.get("metrics") or last
+    metrics = {name: value for name, value in last.items() if _is_number(value) and not name.endswith(TELEMETRY)}
     figures = tuple(sorted((folder / "figures").glob("*.png")))
     return Run(folder, name, config, curves, summary, metrics, figures, tuple(notes))
 
@@ -140,10 +153,10 @@ def best_value(runs: Sequence[Run], metric: str) -> float | None:
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
-    """Returns the names of the final metrics of `runs`, the one to rank by first."""
+    """Returns the names of the final metrics of `runs`: the one to rank by, other held-out ones, those of training."""
     names = list(dict.fromkeys(metric for run in runs for metric in run.metrics))
     main = main_metric(names)
-    return [main, *(name for name in names if name != main)] if main else []
+    return sorted(names, key=lambda name: (name != main, name.startswith("train/")))
 
 
 def _run_folders(folder: Path) -> Iterable[Path]:
@@ -169,10 +182,6 @@ def _is_text_number(text: str) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_speed(metric: str) -> bool:
-    return metric.endswith(("per_second", "learning_rate", "utilization", "seconds"))
 
 
 def _read_curves(path: Path, notes: list[str]) -> dict[str, list[tuple[int, float]]]:

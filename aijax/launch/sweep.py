@@ -113,7 +113,7 @@ def plan_sweep(spec: str, axes: Sequence[str], overrides: Overrides, workdir: st
         for path, text in own:
             columns[path][text] = values[path]
         if repr(values) in seen:
-            raise ConfigError(f"--axis: {_words(own)} and {_words(seen[repr(values)])} are the same run; keep one")
+            raise ConfigError(f"--axis: {_words(seen[repr(values)])} and {_words(own)} are the same run; keep one")
         seen[repr(values)] = own
         points.append(Point(_folder_name(values), values, (*overrides, *own)))
     folder = Path(workdir).expanduser() if workdir else Path("runs", f"{first.name.replace('/', '-')}-sweep")

@@ -92,8 +92,8 @@ def _outcome(job: Job, status: int) -> str:
         return f"failed with exit status {status}; see {job.log}"
     try:
         summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in summary["metrics"].items())
-        return f"{summary['status']}: {metrics}"
+        held_out = {name: value for name, value in summary["metrics"].items() if not name.startswith("train/")}
+        return f"{summary['status']}: " + ", ".join(f"{name} {value:.4g}" for name, value in held_out.items())
     except (OSError, ValueError, KeyError, TypeError):
         return "ended without a summary"
 

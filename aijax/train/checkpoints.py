@@ -210,14 +210,14 @@ class Checkpoints:
         except RunError:
             raise
         except Exception as error:
-            text = str(error)
-            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "ENOSPC" in text
+            full = getattr(error, "errno", None) == errno.ENOSPC or "os_error_code='28'" in str(error)
             if not full and not isinstance(error, OSError):
                 raise
-            steps = self.steps()
+            told = getattr(error, "strerror", None) or "no space left for what was being written"
             reason = "the disk is full" if full else "it cannot be written"
+            steps = self.steps()
             kept = f"the last whole checkpoint is step {steps[-1]}" if steps else "there is no whole checkpoint"
-            raise RunError(f"{self.directory}: {reason} ({text.splitlines()[0][:200]}); {kept}") from error
+            raise RunError(f"{self.directory}: {reason} ({told}); {kept}") from error
 
 
 def _checksum(file: Path) -> int:

@@ -36,7 +36,6 @@ OPTIMIZERS = {
     "radam": optax.radam,
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
-    "sm3": optax.sm3,
     "yogi": optax.yogi,
 }
 """The optimisers that a config may name, as optax defines them."""

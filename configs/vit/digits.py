@@ -11,7 +11,7 @@ def get_config():
     config.experiment = "train_classifier"
     config.seed = 0
     config.batch_size = 64
-    config.total_epochs = 60
+    config.total_epochs = 100
     config.data = ConfigDict({"source": "digits"})
     config.model = ConfigDict(
         {
@@ -22,9 +22,10 @@ def get_config():
             "num_heads": 4,
             "mlp_ratio": 2.0,
             "pool": "gap",
-            "stem_widths": (32,),
+            "stem_widths": (64,),
         }
     )
+    config.augment = ConfigDict({"translate": 1, "mixup": 0.2})
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "clip_norm": 1.0})
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.1})
     config.evaluate_every_epochs = 10

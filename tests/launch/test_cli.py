@@ -122,7 +122,7 @@ def test_a_mistake_is_one_sentence_on_stderr_and_status_2(project, aijax, argv):
         (("run", CONFIG, "model.depth=3"), "did you mean '--config.model.depth=3'?"),
         (("run", CONFIG, "-workdir", "a"), "-workdir: unknown flag; did you mean '--workdir'?"),
         (("run", CONFIG, "--work", "a"), "--work: unknown flag; did you mean '--workdir'?"),
-        (("run", "--config", CONFIG), f"the config is given without a flag: aijax run {CONFIG}"),
+        (("run", "--config", CONFIG), f"the config file is given without a flag: aijax run {CONFIG}"),
         (("run", CONFIG, "--config.seed"), "--config.seed: no value; expected --config.seed=VALUE"),
         (("run", CONFIG, "--devices", "x"), "--devices: expected a whole number, 1 or more, got 'x'"),
         (("run", CONFIG, "--workdir"), "--workdir: expected a value after it"),
