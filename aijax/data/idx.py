@@ -113,9 +113,10 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     content = read_bytes(path)
+    magic = f"0x{content[:4].hex()}" if content else "none"
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or content[3] == 0:
         raise DataError(
-            f"{path}: magic number 0x{content[:4].hex() or '-'} is not that of an IDX file, expected 0x0000TTNN with "
+            f"{path}: magic number {magic} is not that of an IDX file, expected 0x0000TTNN with "
             "type TT among 08, 09, 0b, 0c, 0d, 0e and NN dimensions"
         )
     dtype, dimensions = np.dtype(TYPES[content[2]]), content[3]

@@ -6,6 +6,8 @@ and two blends, of which at most one is not the identity: the cost does not depe
 Source: E. D. Cubuk et al., RandAugment: practical automated data augmentation with a reduced search space (2020).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -31,9 +33,11 @@ def rand_augment(
       magnitude: 0 (none) to 10: rotation by 30 degrees, shear by 0.3, translation by 0.45 of the side, factor 1 +- 0.9,
         4 bits posterized away, solarized from 0 on; signs are drawn.
     """
-    for layer_key in jax.random.split(key, layers):
-        images = rand_augment_layer(layer_key, images, magnitude)
-    return images
+
+    def layer(images, key):
+        return rand_augment_layer(key, images, magnitude), None
+
+    return jax.lax.scan(layer, images, jax.random.split(key, layers))[0]
 
 
 def rand_augment_layer(key: PRNGKey, images: UInt8[Array, "b h w c"], magnitude: float) -> UInt8[Array, "b h w c"]:
@@ -44,6 +48,7 @@ def rand_augment_layer(key: PRNGKey, images: UInt8[Array, "b h w c"], magnitude:
     return apply_operations(images, codes, signs, magnitude)
 
 
+@functools.partial(jax.jit, static_argnames="magnitude")
 def apply_operations(
     images: UInt8[Array, "b h w c"], codes: Array, signs: Array, magnitude: float
 ) -> UInt8[Array, "b h w c"]:

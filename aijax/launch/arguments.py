@@ -113,7 +113,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     run, check, sweep = commands["run"], commands["check"], commands["sweep"]
     for command in (run, check, sweep):
         command.add_argument("config", metavar="CONFIG", help="config file, file:argument, or run folder")
-    run.add_argument("--workdir", metavar="DIR", type=_folder, help="the run folder (default: chosen from the config)")
+    run.add_argument("--workdir", metavar="DIR", type=_path, help="the run folder (default: chosen from the config)")
     run.add_argument("--fresh", action="store_true", help="start over: move aside what the run folder holds")
     run.add_argument("--devices", metavar="N", type=_positive, help="devices a process; on CPU, simulated ones")
     run.add_argument("--processes", metavar="N", type=_positive, help="start and watch N processes on this machine")
@@ -125,17 +125,15 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     several.add_argument("--num-processes", metavar="N", type=_positive, help="processes in all")
     several.add_argument("--process-id", metavar="I", type=_natural, help="this process, counted from 0")
     check.add_argument("--devices", metavar="N", type=_positive, help="devices of the mesh, also more than there are")
-    check.add_argument("--json", metavar="FILE", type=_folder, help="write what is found to a JSON file too")
+    check.add_argument("--json", metavar="FILE", type=_path, help="write what is found to a JSON file too")
     sweep.add_argument(
         "--axis", metavar="FIELD=VALUES", action="append", help="a field and its values; repeat for a grid"
     )
     sweep.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default: 1)")
     sweep.add_argument("--slurm", action="store_true", help="write a SLURM array script instead of running")
-    sweep.add_argument("--workdir", metavar="DIR", type=_folder, help="the sweep folder (default: runs/NAME-sweep)")
+    sweep.add_argument("--workdir", metavar="DIR", type=_path, help="the sweep folder (default: runs/NAME-sweep)")
     commands["report"].add_argument("folders", metavar="DIR", nargs="+", help="a run, a sweep, or a folder above them")
-    commands["report"].add_argument(
-        "--output", metavar="FILE", type=_folder, help="the page (default: DIR/report.html)"
-    )
+    commands["report"].add_argument("--output", metavar="FILE", type=_path, help="the page (default: DIR/report.html)")
     for command in commands.values():
         command.add_argument("-h", "--help", action="store_true", help="show this help")
     return top, commands
@@ -225,7 +223,7 @@ def _natural(text: str) -> int:
     return int(text)
 
 
-def _folder(text: str) -> str:
+def _path(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a path, got an empty text")
     return text

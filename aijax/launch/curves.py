@@ -133,10 +133,10 @@ def _draw(piece: list[tuple[float, float, float, float]], colour: str, dash: int
         outline = [f"{x(step):.1f} {y(high):.1f}" for step, _, _, high in piece]
         outline += [f"{x(step):.1f} {y(low):.1f}" for step, _, low, _ in reversed(piece)]
         band = f'<path class="band {colour}" d="M{"L".join(outline)}Z"/>'
-    dots = ""
+    dots, radius = "", 2.2 if len(piece) > 1 else 4
     if len(piece) <= 40:
         dots = "".join(
-            f'<circle class="dot {colour}" cx="{x(step):.1f}" cy="{y(mean):.1f}" r="2.2"/>'
+            f'<circle class="dot {colour}" cx="{x(step):.1f}" cy="{y(mean):.1f}" r="{radius}"/>'
             for step, mean, _, _ in piece
         )
     return f'{band}<path class="line {colour} dash{dash % 4}" d="M{line}"/>{dots}'

@@ -24,7 +24,7 @@ from aijax.launch.config import Loaded, import_experiment
 def run_command(options: argparse.Namespace, loaded: Loaded) -> int:
     """Returns the exit status of `aijax run`: 0 when the run has ended or was stopped and saved."""
     folder = Path(options.workdir) if options.workdir else folders.default_folder(loaded.name, datetime.datetime.now())
-    console = Console()
+    console = own_console(watched=options.heartbeat is not None)
     if options.process_id in (None, 0) and options.heartbeat is None:
         summary = folders.claim(folder, loaded.config, fresh=options.fresh)
         if summary is not None and summary["status"] == "finished":
@@ -43,6 +43,16 @@ def run_command(options: argparse.Namespace, loaded: Loaded) -> int:
     if hasattr(module, "main"):
         return run_main(module, loaded, folder, console)
     return run_training(module, loaded, folder, console, options)
+
+
+def own_console(*, watched: bool) -> Console:
+    """Returns the console to print on. A process that is watched by the launcher prints there alone: what native
+    libraries write to its standard output goes where its errors go, to its log."""
+    if not watched:
+        return Console()
+    terminal = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return Console(file=terminal)
 
 
 def start_jax(options: argparse.Namespace) -> None:
@@ -93,7 +103,8 @@ def run_training(
                 save_tokenizer(experiment.tokenizer, folder)
         console.print(
             f"[bold]{loaded.name}[/bold]: {parameters:,} parameters, {prepared.cadence.total:,} steps of "
-            f"{config.batch_size} examples on {describe_mesh(prepared.mesh)}"
+            f"{config.batch_size} examples on {describe_mesh(prepared.mesh)}",
+            soft_wrap=True,
         )
         with stop_on_signal() as asked, heartbeat(options.heartbeat) as beat:
             fitted = fit(
@@ -107,6 +118,8 @@ def run_training(
             )
         if first:
             finish_training(experiment, fitted, folder, parameters, console)
+            if options.heartbeat is None:
+                show_resumption(folder, console)
     return 0
 
 
@@ -132,8 +145,6 @@ def finish_training(experiment: Any, fitted: Any, folder: Path, parameters: int,
     }
     folders.write_summary(folder, **summary)
     show_end(console, folder, summary)
-    if not ended:
-        console.print(f"To go on: {resume_command(folder)}", highlight=False, soft_wrap=True)
 
 
 def run_main(module: ModuleType, loaded: Loaded, folder: Path, console: Console) -> int:
@@ -185,6 +196,12 @@ def show_end(console: Console, folder: Path, summary: Mapping[str, Any]) -> None
             table.add_row("seconds", f"{summary['seconds']:.1f}")
         console.print(table)
     console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def show_resumption(folder: Path, console: Console) -> None:
+    """Prints what to type to go on with a run that was stopped before its end."""
+    if (folders.read_summary(folder) or {}).get("status") == "stopped":
+        console.print(f"To go on: {resume_command(folder)}", highlight=False, soft_wrap=True)
 
 
 def resume_command(folder: Path) -> str:

@@ -42,7 +42,7 @@ class Run:
       summary: status ("finished", "stopped", "failed", or "unfinished" without summary.json), step, total_steps,
         seconds, parameters, message.
       metrics: the final metrics: of the summary, else the last ones logged; rates and norms of training are left out.
-      figures: the PNG files of `figures/`.
+      figures: the PNG files of `figures/`, without the run's own picture of its curves.
       notes: what was found wrong with the folder's files, in words.
     """
 
@@ -90,7 +90,7 @@ def read_run(folder: Path, name: str) -> Run:
         summary = read_json_object(folder / "summary.json")
         last = summary.get("metrics") or last
     metrics = {name: value for name, value in last.items() if _is_number(value) and not name.endswith(TELEMETRY)}
-    figures = tuple(sorted((folder / "figures").glob("*.png")))
+    figures = tuple(path for path in sorted((folder / "figures").glob("*.png")) if path.stem != "curves")
     return Run(folder, name, config, curves, summary, metrics, figures, tuple(notes))
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aijax.errors import RunError
-from aijax.launch.run import resume_command
+from aijax.errors import ConfigError, RunError
+from aijax.launch.run import resume_command, show_resumption
 
 SECONDS_TO_LEAVE = 15.0
 
@@ -45,8 +45,12 @@ def supervise(options: argparse.Namespace, folder: Path, console: Console) -> in
                 signal.signal(number, handler)
             _end(children)
     if dead is None:
+        show_resumption(folder, console)
         return 0
     code = children[dead].returncode
+    told = _last_sentence(logs, dead)
+    if code in (1, 2) and told is not None:
+        raise (ConfigError if code == 2 else RunError)(told)
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
     raise RunError(
         f"process {dead} died ({how}) after step {_last_step(logs, dead)}; what it printed is in {_log(logs, dead)}; "
@@ -57,11 +61,12 @@ def supervise(options: argparse.Namespace, folder: Path, console: Console) -> in
 def _start(resources, options, folder: Path, logs: Path, number: int) -> subprocess.Popen:
     if number == 0:
         options.coordinator = f"localhost:{_free_port()}"
-        (logs / "step-0").unlink(missing_ok=True)
+        for stale in logs.glob("step-*"):
+            stale.unlink()
     words = [word for word in _without(sys.argv[1:], "--processes", "--workdir") if word != "--fresh"]
     words += ["--workdir", str(folder), "--coordinator", options.coordinator, "--process-id", str(number)]
     words += ["--num-processes", str(options.processes), "--heartbeat", str(logs / f"step-{number}")]
-    log = resources.enter_context(_log(logs, number).open("ab"))
+    log = resources.enter_context(_log(logs, number).open("wb"))
     return subprocess.Popen(
         [sys.executable, "-m", "aijax", *words],
         stdout=None if number == 0 else log,
@@ -99,6 +104,12 @@ def _last_step(logs: Path, number: int) -> str:
     with contextlib.suppress(OSError):
         return (logs / f"step-{number}").read_text().strip() or "0"
     return "0"
+
+
+def _last_sentence(logs: Path, number: int) -> str | None:
+    """Returns the sentence with which a process ended, or None where it ended without one."""
+    lines = _log(logs, number).read_text(errors="replace").splitlines()
+    return lines[-1].removeprefix("aijax: ") if lines and lines[-1].startswith("aijax: ") else None
 
 
 def _log(logs: Path, number: int) -> Path:

@@ -143,7 +143,7 @@ class Attention(nn.Module):
         query, key, value = (dense(spec, width, name)(x).reshape(heads) for name in ("query", "key", "value"))
         if spec.rotary:
             query, key = rotate(query), rotate(key)
-        y = jax.nn.dot_product_attention(query, key, value, is_causal=spec.causal)
+        y = attend(query, key, value, causal=spec.causal)
         return dense(spec, width, "out")(y.reshape(x.shape))
 
 
@@ -170,6 +170,20 @@ def dense(spec: BlockSpec, features: int, name: str) -> nn.Dense:
     """Returns a linear layer with the initialisation of transformers (Glorot uniform, no bias at first)."""
     init = nn.initializers.xavier_uniform()
     return nn.Dense(features, kernel_init=init, dtype=spec.dtype, param_dtype=spec.param_dtype, name=name)
+
+
+def attend(
+    query: Float[Array, "b t h k"], key: Float[Array, "b s h k"], value: Float[Array, "b s h k"], *, causal: bool
+) -> Float[Array, "b t h k"]:
+    """Returns softmax(q k^T / sqrt(k)) v for each head.
+
+    It is `jax.nn.dot_product_attention`, whose softmax is always float32, and in float64 the same in full precision.
+    """
+    if query.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+    scores = jnp.einsum("bthk,bshk->bhts", query, key) * query.shape[-1] ** -0.5
+    seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else None
+    return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, where=seen), value)
 
 
 def rotate(x: Float[Array, "*b t h k"], *, base: float = 10_000.0) -> Float[Array, "*b t h k"]:

@@ -83,7 +83,7 @@ def fit(
     config = plain(config)
     run = prepared or prepare(experiment, config)
     folder = Path(folder)
-    key = jax.device_put(jax.random.key(config["seed"]), parallel.replicated(run.mesh))
+    key = jax.jit(jax.random.key, out_shardings=parallel.replicated(run.mesh))(config["seed"])
     with contextlib.ExitStack() as resources:
         compiler = resources.enter_context(ThreadPoolExecutor(1))
         step_fn = compiler.submit(lambda: run.step.lower(run.state, run.batch, run.key).compile())

@@ -29,4 +29,7 @@ def get_config():
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.05, "end_factor": 0.1})
     config.evaluate_every_fraction = 0.25
     config.sample = ConfigDict({"prompt": "The ", "length": 400, "temperature": 0.8})
+    config.checkpoint = ConfigDict({"every_fraction": 0.1, "keep_last": 2})
+    config.tensorboard = True
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     return config

@@ -44,11 +44,11 @@ def test_diabetes_is_a_regression():
 
 
 def test_refusals():
-    with pytest.raises(ConfigError, match="config.data: unknown split 'tset'; did you mean 'test'"):
+    with pytest.raises(ConfigError, match=r"config.data: unknown split 'tset'; did you mean 'test'"):
         bundled.digits("tset")
-    with pytest.raises(ConfigError, match="config.data.validation_fraction: is 0, so there is no validation split"):
+    with pytest.raises(ConfigError, match=r"config.data.validation_fraction: is 0, so there is no validation split"):
         bundled.digits("validation")
     with pytest.raises(ConfigError, match=r"config.data.test_fraction: expected a fraction .* got 1.5"):
         bundled.digits("train", test_fraction=1.5)
-    with pytest.raises(ConfigError, match="leave nothing to train on"):
+    with pytest.raises(ConfigError, match=r"leave nothing to train on"):
         bundled.digits("train", test_fraction=0.5, validation_fraction=0.5)

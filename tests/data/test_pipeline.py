@@ -102,7 +102,7 @@ def test_batch_spec_is_that_of_the_batches():
 def test_bad_batch_sizes():
     with pytest.raises(ConfigError, match=r"config.batch_size: 10 is not divisible by 4 processes; 8 is"):
         stream(numbers(20), 10, seed=0, process_count=4)
-    with pytest.raises(ConfigError, match="config.batch_size: 3 is not divisible by 2 processes"):
+    with pytest.raises(ConfigError, match=r"config.batch_size: 3 is not divisible by 2 processes"):
         evaluation_batches(numbers(20), 3, process_count=2)
-    with pytest.raises(ConfigError, match="config.batch_size: expected 1 or more, got 0"):
+    with pytest.raises(ConfigError, match=r"config.batch_size: expected 1 or more, got 0"):
         stream(numbers(20), 0, seed=0)

@@ -55,7 +55,7 @@ def test_checked_names_the_record_that_is_not_finite(value):
 def test_as_images():
     assert as_images(np.zeros((3, 5, 4), np.uint8), "f").shape == (3, 5, 4, 1)
     assert as_images(np.zeros((3, 5, 4, 3)), "f").dtype == np.float32
-    with pytest.raises(DataError, match="expected images in uint8 or floating point, got int16"):
+    with pytest.raises(DataError, match=r"expected images in uint8 or floating point, got int16"):
         as_images(np.zeros((3, 5, 4), np.int16), "f")
     with pytest.raises(DataError, match=r"got shape \[3, 5\]"):
         as_images(np.zeros((3, 5), np.uint8), "f")
@@ -92,5 +92,5 @@ def test_split_parts_are_disjoint_and_whole(size, fraction, count, stratify):
 
 
 def test_split_refuses_to_leave_nothing():
-    with pytest.raises(ConfigError, match="cannot hold 10 out of 10 records"):
+    with pytest.raises(ConfigError, match=r"cannot hold 10 out of 10 records"):
         split(ArraySource({"label": np.zeros(10, int)}), 10)

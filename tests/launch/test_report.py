@@ -39,6 +39,7 @@ def runs(tmp_path, make_run):
         if index == 0:
             (folder / "figures").mkdir()
             (folder / "figures" / "confusion.png").write_bytes(PNG)
+            (folder / "figures" / "curves.png").write_bytes(PNG)
     return tmp_path / "all"
 
 

@@ -1,0 +1,26 @@
+"""Initial parameters: one draw for both layouts, and the spread that the initialisers promise."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aijax import models
+
+
+def test_the_looped_and_the_scanned_begin_alike(small_vit, small_params, images):
+    scanned = jax.jit(lambda key: models.init(key, small_vit(scan=True), images))(jax.random.key(0))
+    chex.assert_trees_all_close(models.stack_blocks(small_params), scanned, atol=1e-6)
+
+
+def test_blocks_are_drawn_apart_and_outputs_are_of_order_one(small_vit, small_params, images):
+    kernels = [small_params["encoder"][f"block_{i}"]["mlp"]["up"]["kernel"] for i in range(2)]
+    assert not np.allclose(*kernels)
+    np.testing.assert_allclose(np.std(kernels[0]), (2 / (16 + 64)) ** 0.5, rtol=0.1)
+    logits = small_vit().apply({"params": small_params}, images)
+    assert 0.05 < float(jnp.std(logits)) < 5
+
+
+def test_it_serves_any_module(images):
+    params = models.init(jax.random.key(0), models.MLP((4,), num_classes=2), images)
+    assert params["head"]["kernel"].shape == (4, 2)

@@ -1,0 +1,156 @@
+"""The ViT against published weights, its layouts against each other, and its refusals."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aijax import models
+from aijax.errors import ConfigError
+
+
+def shapes_of(model, *shape):
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(lambda key: models.init(key, model, x), jax.random.key(0))
+
+
+def test_it_is_the_published_vit(x64, published):
+    data, trees = published("vit_hf/base_p8")
+    model = models.ViT(8, 32, 2, 4, 7, mlp_ratio=2.0, norm_epsilon=1e-12)
+    x = jnp.asarray(data["in.pixel_values"].transpose(0, 2, 3, 1), jnp.float64)
+    labels = data["in.labels"]
+
+    @jax.jit
+    def loss_and_all(params):
+        logits, state = model.apply({"params": params}, x, capture_intermediates=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, state["intermediates"])
+
+    (loss, (logits, seen)), grads = jax.value_and_grad(loss_and_all, has_aux=True)(trees["weights"])
+    np.testing.assert_allclose(logits, data["out.logits"], atol=1e-10)
+    np.testing.assert_allclose(loss, data["out.loss"], atol=1e-10)
+    for i in range(2):
+        block = seen["encoder"][f"block_{i}"]["__call__"][0]
+        np.testing.assert_allclose(block, data[f"out.hidden_{i + 1}"], atol=1e-5)
+    expected = trees["grads"]
+    expected["class_token"] = grads["class_token"]  # ours holds the sum of two published tables
+    chex.assert_trees_all_close(grads, expected, atol=1e-6)
+
+
+def test_sincos_positions_are_those_of_moco_v3(x64, golden):
+    table = np.load(golden / "vision_text/sincos2d_mocov3/v1/data.npz")["table"]
+    ours = models.sincos2d((7, 5), 32)
+    np.testing.assert_allclose(ours.reshape(35, 32), table.reshape(35, 32), atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def looped(small_vit, small_params, images):
+    return value_and_grad(small_vit(), small_params, images)
+
+
+def value_and_grad(model, params, images):
+    return jax.jit(jax.value_and_grad(lambda p: jnp.sum(model.apply({"params": p}, images) ** 2)))(params)
+
+
+@pytest.mark.parametrize("remat", ["block", "dots"])
+def test_the_rematerialised_is_the_looped(small_vit, small_params, images, looped, remat):
+    found = value_and_grad(small_vit(remat=remat), small_params, images)
+    chex.assert_trees_all_close(found, looped, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_the_scanned_is_the_looped(small_vit, small_params, images, looped, remat):
+    value, grads = value_and_grad(small_vit(scan=True, remat=remat), models.stack_blocks(small_params), images)
+    chex.assert_trees_all_close((value, models.unstack_blocks(grads)), looped, rtol=1e-4, atol=1e-5)
+
+
+def test_it_maps_over_examples_and_takes_bfloat16(small_vit, small_params, images):
+    model = small_vit()
+    whole = model.apply({"params": small_params}, images)
+    each = jax.jit(jax.vmap(lambda x: model.apply({"params": small_params}, x[None])[0]))(images)
+    np.testing.assert_allclose(each, whole, atol=1e-5)
+    half = small_vit(dtype="bfloat16").apply({"params": small_params}, images)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(half), whole, atol=0.1)
+
+
+def test_dropout_and_stochastic_depth_act_in_training_only(small_vit, small_params, images):
+    for scan, params in ((False, small_params), (True, models.stack_blocks(small_params))):
+        model = small_vit(dropout_rate=0.3, stochastic_depth_rate=0.5, scan=scan)
+        apply = jax.jit(
+            lambda key, model=model, params=params: model.apply(
+                {"params": params}, images, train=True, rngs={"dropout": key}
+            )
+        )
+        first, again, other = (apply(jax.random.key(seed)) for seed in (0, 0, 1))
+        np.testing.assert_array_equal(first, again)
+        assert not np.allclose(first, other)
+        plain = small_vit(scan=scan).apply({"params": params}, images)
+        np.testing.assert_allclose(model.apply({"params": params}, images), plain, atol=1e-5)
+
+
+def test_a_skipped_branch_keeps_its_mean(small_params):
+    spec = models.BlockSpec(num_heads=2, mlp_ratio=4.0)
+    branchless = jax.tree.map(jnp.zeros_like, small_params["encoder"]["block_0"]["mlp"])
+    params = {"params": small_params["encoder"]["block_0"] | {"mlp": branchless}}
+    x = jax.random.normal(jax.random.key(0), (1, 4, 16))
+
+    @jax.jit
+    def trained(keys):
+        block = models.Block(spec, deterministic=False)
+        return jax.vmap(lambda key: block.apply(params, x, jnp.float32(0.5), rngs={"dropout": key}))(keys)
+
+    added = trained(jax.random.split(jax.random.key(1), 400)) - x
+    kept = models.Block(spec).apply(params, x) - x
+    on = jnp.any(added != 0, axis=(1, 2, 3))
+    np.testing.assert_allclose(on.mean(), 0.5, atol=0.1)
+    np.testing.assert_allclose(added[on], jnp.broadcast_to(2 * kept, added[on].shape), atol=1e-5)
+
+
+def test_variants_are_those_of_the_papers():
+    counts = {
+        "Ti/16": 5_717_416 - 192,  # the class token has no row in the position table
+        "B/16": 86_567_656 - 768,
+    }
+    for variant, count in counts.items():
+        shapes = shapes_of(models.vit(variant, num_classes=1000), 1, 224, 224, 3)
+        assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+    assert models.vit("L/14").depth == 24
+    assert "blocks" in shapes_of(models.vit("L/16"), 1, 32, 32, 3)["encoder"]
+    assert models.vit("mu/4", depth=3).depth == 3
+
+
+def test_features_gap_stem_and_fixed_positions(small_vit, images):
+    model = small_vit(pool="gap", positions="sincos2d", stem_widths=(4, 6), num_classes=None)
+    shapes = shapes_of(model, *images.shape)
+    assert set(shapes) == {"embedding", "encoder", "stem_0", "stem_1"}
+    assert shapes["embedding"]["kernel"].shape == (4, 4, 6, 16)
+    assert jax.eval_shape(model.apply, {"params": shapes}, images).shape == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "said"),
+    [
+        ({}, (1, 10, 8, 1), "patches of 4 x 4 pixels do not divide an image of 10 x 8"),
+        ({"num_heads": 3}, (1, 8, 8, 1), "num_heads: expected a divisor of the width 16, got 3"),
+        ({"pool": "map"}, (1, 8, 8, 1), "pool: unknown value 'map'"),
+        ({"remat": "blok"}, (1, 8, 8, 1), "did you mean 'block'"),
+        ({"norm": "batch"}, (1, 8, 8, 1), "norm: unknown value 'batch'"),
+        ({"width": 18, "positions": "sincos2d"}, (1, 8, 8, 1), "multiple of 4"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(small_vit, fields, shape, said):
+    with pytest.raises(ConfigError, match=said):
+        shapes_of(small_vit(**fields), *shape)
+
+
+def test_an_image_of_another_size_than_the_positions_is_refused(small_vit, small_params):
+    with pytest.raises(ConfigError, match="learned for 2 x 2 patches, and the image gives 3 x 2"):
+        small_vit().apply({"params": small_params}, jnp.ones((1, 12, 8, 1)))
+
+
+@pytest.mark.parametrize("variant", ["b/16", "B", "B/", "B/x", "B/0", "XXL/16"])
+def test_an_unknown_variant_is_refused(variant):
+    with pytest.raises(ConfigError, match=r"^variant: "):
+        models.vit(variant)
