@@ -117,7 +117,7 @@ def _count_equation(equation: JaxprEqn, mask: tuple[bool, ...]) -> tuple[Counter
     if name == "custom_linear_solve":
         return _count_all(params["jaxprs"].solve)
     if name == "shard_map":
-        devices = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        devices = math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
         return _times(devices, _count(_open(params["jaxpr"]), mask))
     if name.startswith(("reduce", "scatter", "select_and")):
         return Counter({name: _count_primitive(equation)}), set()

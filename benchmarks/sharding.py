@@ -53,7 +53,8 @@ def main() -> int:
             print(
                 f"{devices:>4} {layout:>6} {row['state'] / 1e6:9.2f} {row['state_ratio']:6.3f} "
                 f"{row['flops'] / 1e9:9.1f} {row['flops_ratio']:6.3f} {row['activations'] / 1e6:9.0f} "
-                f"{row['gathered']:9.3f} {row['scattered']:9.3f} {row['other']:7.4f} {row['moved'] / 1e6:9.0f} {row['seconds']:9.1f}",
+                f"{row['gathered']:9.3f} {row['scattered']:9.3f} {row['other']:7.4f} {row['moved'] / 1e6:9.0f} "
+                f"{row['seconds']:9.1f}",
                 flush=True,
             )
     print(f"state and FLOPs are within {100 * worst:.2f} % of an even share (asked: 5 %)")

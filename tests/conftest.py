@@ -26,7 +26,7 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def aijax_process():
+def start_aijax():
     """`start(*words) -> Popen`: the command line in a process of its own, its output captured as text."""
 
     def start(*words: object, **options) -> subprocess.Popen:
@@ -42,15 +42,3 @@ def aijax_process():
         )
 
     return start
-
-
-@pytest.fixture(scope="session")
-def aijax(aijax_process):
-    """`run(*words) -> (status, output, errors)`: the command line, to its end."""
-
-    def run(*words: object, **options) -> tuple[int, str, str]:
-        process = aijax_process(*words, **options)
-        output, errors = process.communicate(timeout=300)
-        return process.returncode, output, errors
-
-    return run

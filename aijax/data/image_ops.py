@@ -138,8 +138,9 @@ def affine(images: Images, matrix: Float[Array, "b 2 3"], fill: int = 128) -> Im
     _, h, w, _ = images.shape
     x, y = jnp.arange(w) + 0.5, jnp.arange(h)[:, None] + 0.5
     m = matrix.astype(jnp.float32)[:, :, :, None, None]
-    column = jnp.floor(m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2]).astype(jnp.int32)
-    row = jnp.floor(m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]).astype(jnp.int32)
+    rounding = 2.0**-14  # a sum that is a whole number may come out just below it
+    column = jnp.floor(m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2] + rounding).astype(jnp.int32)
+    row = jnp.floor(m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2] + rounding).astype(jnp.int32)
     inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
     places = jnp.clip(row, 0, h - 1) * w + jnp.clip(column, 0, w - 1)
     pixels = images.reshape(images.shape[0], h * w, -1)

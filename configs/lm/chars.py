@@ -27,6 +27,7 @@ def get_config():
         {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.1, "b2": 0.95, "clip_norm": 1.0}
     )
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.05, "end_factor": 0.1})
+    config.log_every_steps = 20
     config.evaluate_every_fraction = 0.25
     config.sample = ConfigDict({"prompt": "The ", "length": 400, "temperature": 0.8})
     config.checkpoint = ConfigDict({"every_fraction": 0.1, "keep_last": 2})

@@ -16,6 +16,7 @@ def get_config():
     config.model = ConfigDict({"name": "mlp", "widths": (128, 128)})
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05})
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.05})
+    config.log_every_steps = 20
     config.evaluate_every_epochs = 10
     config.checkpoint = ConfigDict({"every_fraction": 0.1, "keep_last": 2})
     config.tensorboard = True

@@ -32,6 +32,12 @@ def small_params(small_vit, images):
     return jax.jit(lambda key: models.init(key, small_vit(), images))(jax.random.key(0))
 
 
+@pytest.fixture(scope="session")
+def small_logits(small_vit, small_params, images):
+    """What the small ViT makes of the images."""
+    return jax.jit(small_vit().apply)({"params": small_params}, images)
+
+
 @pytest.fixture
 def x64():
     """Double precision, for comparison with float64 references."""
@@ -47,9 +53,13 @@ def published(golden):
         folder = golden / "vision_text" / case
         data = load_file(folder / "data.safetensors")
         convert = {"vit_hf": vit_from_hugging_face, "gpt2_hf": gpt2_from_hugging_face}[case.split("/")[0]]
-        return data, {path.stem: convert(load_file(path)) for path in folder.glob("*s.safetensors")}
+        return data, {path.stem: convert(read_weights(path)) for path in folder.glob("*s.safetensors")}
 
     return read
+
+
+def read_weights(path):
+    return {name: np.float64(array) for name, array in load_file(path).items()}
 
 
 def linear(weights, name, transpose=True):
@@ -81,14 +91,13 @@ def vit_from_hugging_face(weights):
     positions = weights["vit.embeddings.position_embeddings"][0]
     patches = "vit.embeddings.patch_embeddings.projection"
     side = int(np.sqrt(len(positions) - 1))
-    params = {
+    return {
         "embedding": {"kernel": weights[f"{patches}.weight"].transpose(2, 3, 1, 0), "bias": weights[f"{patches}.bias"]},
         "class_token": weights["vit.embeddings.cls_token"][0] + positions[:1],
         "positions": positions[1:].reshape(side, side, -1),
         "encoder": blocks | {"norm": norm(weights, "vit.layernorm")},
         "head": linear(weights, "classifier"),
     }
-    return jax.tree.map(np.float64, params)
 
 
 def gpt2_from_hugging_face(weights):
@@ -107,12 +116,11 @@ def gpt2_from_hugging_face(weights):
             "norm_attention": norm(weights, f"{body}.{i}.ln_1"),
             "norm_mlp": norm(weights, f"{body}.{i}.ln_2"),
         }
-    params = {
+    return {
         "embedding": {"embedding": weights["transformer.wte.weight"]},
         "positions": weights["transformer.wpe.weight"],
         "decoder": blocks | {"norm": norm(weights, "transformer.ln_f")},
     }
-    return jax.tree.map(np.float64, params)
 
 
 @pytest.fixture(scope="session")

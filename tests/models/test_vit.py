@@ -65,29 +65,23 @@ def test_the_scanned_is_the_looped(small_vit, small_params, images, looped, rema
     chex.assert_trees_all_close((value, models.unstack_blocks(grads)), looped, rtol=1e-4, atol=1e-5)
 
 
-def test_it_maps_over_examples_and_takes_bfloat16(small_vit, small_params, images):
-    model = small_vit()
-    whole = model.apply({"params": small_params}, images)
-    each = jax.jit(jax.vmap(lambda x: model.apply({"params": small_params}, x[None])[0]))(images)
-    np.testing.assert_allclose(each, whole, atol=1e-5)
-    half = small_vit(dtype="bfloat16").apply({"params": small_params}, images)
+def test_it_maps_over_examples_and_takes_bfloat16(small_vit, small_params, small_logits, images):
+    each = jax.jit(jax.vmap(lambda x: small_vit().apply({"params": small_params}, x[None])[0]))(images)
+    np.testing.assert_allclose(each, small_logits, atol=1e-5)
+    half = jax.jit(small_vit(dtype="bfloat16").apply)({"params": small_params}, images)
     assert half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.float32(half), whole, atol=0.1)
+    np.testing.assert_allclose(np.float32(half), small_logits, atol=0.1)
 
 
-def test_dropout_and_stochastic_depth_act_in_training_only(small_vit, small_params, images):
-    for scan, params in ((False, small_params), (True, models.stack_blocks(small_params))):
-        model = small_vit(dropout_rate=0.3, stochastic_depth_rate=0.5, scan=scan)
-        apply = jax.jit(
-            lambda key, model=model, params=params: model.apply(
-                {"params": params}, images, train=True, rngs={"dropout": key}
-            )
-        )
-        first, again, other = (apply(jax.random.key(seed)) for seed in (0, 0, 1))
-        np.testing.assert_array_equal(first, again)
-        assert not np.allclose(first, other)
-        plain = small_vit(scan=scan).apply({"params": params}, images)
-        np.testing.assert_allclose(model.apply({"params": params}, images), plain, atol=1e-5)
+@pytest.mark.parametrize("scan", [False, True])
+def test_dropout_and_stochastic_depth_act_in_training_only(small_vit, small_params, small_logits, images, scan):
+    params = {"params": models.stack_blocks(small_params) if scan else small_params}
+    model = small_vit(dropout_rate=0.3, stochastic_depth_rate=0.5, scan=scan)
+    train = jax.jit(lambda key: model.apply(params, images, train=True, rngs={"dropout": key}))
+    first, again, other = (train(jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, images), small_logits, atol=1e-5)
 
 
 def test_a_skipped_branch_keeps_its_mean(small_params):
@@ -102,7 +96,7 @@ def test_a_skipped_branch_keeps_its_mean(small_params):
         return jax.vmap(lambda key: block.apply(params, x, jnp.float32(0.5), rngs={"dropout": key}))(keys)
 
     added = trained(jax.random.split(jax.random.key(1), 400)) - x
-    kept = models.Block(spec).apply(params, x) - x
+    kept = jax.jit(models.Block(spec).apply)(params, x) - x
     on = jnp.any(added != 0, axis=(1, 2, 3))
     np.testing.assert_allclose(on.mean(), 0.5, atol=0.1)
     np.testing.assert_allclose(added[on], jnp.broadcast_to(2 * kept, added[on].shape), atol=1e-5)
