@@ -12,9 +12,6 @@ import jax.numpy as jnp
 from aijax.models.transformer import is_scanned, unstack_blocks
 from aijax.typing import Any, Params, PRNGKey
 
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
-"""For the jit of an init, which runs once: XLA then spends its time neither on fusing nor on LLVM's passes."""
-
 
 def init(key: PRNGKey, model: nn.Module, *inputs: Any) -> Params:
     """Returns initial parameters of `model`; its forward pass is traced, and when this is compiled it is not run.

@@ -17,7 +17,7 @@ def get_config():
             "batch_size": 64,
             "total_epochs": 2,
             "data": {"source": "digits"},
-            "model": {"name": "vit", "variant": "mu/2", "width": 64, "depth": 2, "pool": "gap"},
+            "model": {"name": "vit", "patch_size": 2, "width": 64, "depth": 2, "num_heads": 2, "pool": "gap"},
             "optimizer": {"name": "adamw", "learning_rate": 1e-3},
             "schedule": {"name": "cosine", "warmup_fraction": 0.1},
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
@@ -27,11 +27,11 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def check(aijax_process, tiny):
+def check(start_aijax, tiny):
     """`check(*words) -> (status, output, errors)` of `aijax check` in the project folder."""
 
     def run(*words):
-        process = aijax_process("check", "configs/tiny.py", *words, cwd=tiny)
+        process = start_aijax("check", "configs/tiny.py", *words, cwd=tiny)
         output, errors = process.communicate(timeout=300)
         return process.returncode, output, errors
 

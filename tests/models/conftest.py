@@ -1,5 +1,7 @@
 """Small models of both layouts, and published weights turned into ours."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from aijax import models
+
+
+@pytest.fixture(scope="session")
+def quick_jit():
+    """`jax.jit` for programs that run once: XLA takes less time over them."""
+    return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +35,15 @@ def small_vit():
 
 
 @pytest.fixture(scope="session")
-def small_params(small_vit, images):
+def small_params(quick_jit, small_vit, images):
     """Parameters of the looped small ViT."""
-    return jax.jit(lambda key: models.init(key, small_vit(), images))(jax.random.key(0))
+    return quick_jit(lambda key: models.init(key, small_vit(), images))(jax.random.key(0))
 
 
 @pytest.fixture(scope="session")
-def small_logits(small_vit, small_params, images):
+def small_logits(quick_jit, small_vit, small_params, images):
     """What the small ViT makes of the images."""
-    return jax.jit(small_vit().apply)({"params": small_params}, images)
+    return quick_jit(small_vit().apply)({"params": small_params}, images)
 
 
 @pytest.fixture
@@ -124,8 +132,8 @@ def gpt2_from_hugging_face(weights):
 
 
 @pytest.fixture(scope="session")
-def small_lm():
+def small_lm(quick_jit):
     """A language model of two blocks with its parameters."""
     model = models.LanguageModel(vocab_size=11, context_length=8, width=16, depth=2, num_heads=2)
     tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-    return model, jax.jit(lambda key: models.init(key, model, tokens))(jax.random.key(0))
+    return model, quick_jit(lambda key: models.init(key, model, tokens))(jax.random.key(0))

@@ -8,8 +8,8 @@ import numpy as np
 from aijax import models
 
 
-def test_the_looped_and_the_scanned_begin_alike(small_vit, small_params, images):
-    scanned = jax.jit(lambda key: models.init(key, small_vit(scan=True), images))(jax.random.key(0))
+def test_the_looped_and_the_scanned_begin_alike(quick_jit, small_vit, small_params, images):
+    scanned = quick_jit(lambda key: models.init(key, small_vit(scan=True), images))(jax.random.key(0))
     chex.assert_trees_all_close(models.stack_blocks(small_params), scanned, atol=1e-6)
 
 

@@ -11,16 +11,20 @@ from aijax import models
 from aijax.errors import ConfigError
 
 
-def test_it_is_the_published_gpt2_and_continues_as_it_does(x64, published, golden):
+def test_it_is_the_published_gpt2_and_continues_as_it_does(quick_jit, x64, published, golden):
     data, trees = published("gpt2_hf/base")
     model = models.LanguageModel(67, 24, 32, 2, 4, norm_epsilon=1e-5, activation="gelu_tanh")
-    apply = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens))
+
+    def apply(params, tokens):
+        return model.apply({"params": params}, tokens)
+
     tokens = data["in.input_ids"]
-    np.testing.assert_allclose(apply(trees["weights"], tokens), data["out.logits"], atol=1e-10)
+    np.testing.assert_allclose(quick_jit(apply)(trees["weights"], tokens), data["out.logits"], atol=1e-10)
     case = json.loads((golden / "vision_text/gpt2_hf/base/case.json").read_text())
     greedy = np.asarray(find(case, "greedy_from_first5_max_new8")).reshape(-1, 13)
     prompt = jnp.asarray(tokens[: len(greedy), :5])
-    made = models.generate(jax.random.key(0), apply, trees["weights"], prompt, 8, window=24, temperature=0)
+    make = quick_jit(lambda key: models.generate(key, apply, trees["weights"], prompt, 8, window=24, temperature=0))
+    made = make(jax.random.key(0))
     np.testing.assert_array_equal(made, greedy)
 
 
@@ -34,17 +38,17 @@ def find(tree, name):
     return None
 
 
-def test_generation_slides_its_window_and_is_a_pure_function(small_lm):
+def test_generation_slides_its_window_and_is_a_pure_function(quick_jit, small_lm):
     model, params = small_lm
 
     def apply(params, tokens):
         return model.apply({"params": params}, tokens)
 
     prompt = jnp.array([[1, 2, 3], [4, 5, 6]])
-    make = jax.jit(lambda key: models.generate(key, apply, params, prompt, 9, window=8, temperature=0))
+    make = quick_jit(lambda key: models.generate(key, apply, params, prompt, 9, window=8, temperature=0))
     made = make(jax.random.key(0))
     assert made.shape == (2, 12)
-    logits = jax.jit(apply)
+    logits = quick_jit(apply)
     tokens = np.asarray(prompt)
     for _ in range(9):
         window = tokens[:, -8:]
@@ -54,7 +58,7 @@ def test_generation_slides_its_window_and_is_a_pure_function(small_lm):
     np.testing.assert_array_equal(made, tokens)
 
 
-def test_drawing_follows_the_temperature_and_top_k(small_lm):
+def test_drawing_follows_the_temperature_and_top_k(quick_jit, small_lm):
     model, params = small_lm
 
     def apply(params, tokens):
@@ -62,7 +66,7 @@ def test_drawing_follows_the_temperature_and_top_k(small_lm):
 
     prompt = jnp.ones((64, 1), jnp.int32)
 
-    @jax.jit
+    @quick_jit
     def first(key):
         def draw(**how):
             return models.generate(key, apply, params, prompt, 1, window=8, **how)[:, 1]
@@ -70,7 +74,7 @@ def test_drawing_follows_the_temperature_and_top_k(small_lm):
         return draw(), draw(top_k=2), draw(top_k=1), draw(temperature=0), draw(temperature=1e-4)
 
     free, two, one, greedy, cold = first(jax.random.key(3))
-    best = np.argsort(np.asarray(apply(params, prompt[:1]))[0, 0])
+    best = np.argsort(np.asarray(quick_jit(apply)(params, prompt[:1]))[0, 0])
     assert len(np.unique(free)) > 2
     assert set(np.unique(two)) <= set(best[-2:])
     for same in (one, greedy, cold):

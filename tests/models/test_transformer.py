@@ -32,12 +32,12 @@ def test_rotary_needs_even_heads():
 
 
 @pytest.mark.parametrize("rotary", [False, True])
-def test_a_causal_block_does_not_look_ahead(rotary):
+def test_a_causal_block_does_not_look_ahead(quick_jit, rotary):
     spec = models.BlockSpec(num_heads=2, causal=True, rotary=rotary, norm="rms", activation="silu")
     model = models.Transformer(depth=1, spec=spec)
     x = jax.random.normal(jax.random.key(0), (1, 5, 8))
-    params = jax.jit(model.init)(jax.random.key(1), x)
-    jacobian = jax.jit(jax.jacobian(lambda x: model.apply(params, x)[0].sum(-1)))(x)
+    params = quick_jit(model.init)(jax.random.key(1), x)
+    jacobian = quick_jit(jax.jacobian(lambda x: model.apply(params, x)[0].sum(-1)))(x)
     reach = jnp.abs(jacobian[:, 0]).sum(-1)
     assert jnp.all(reach[jnp.triu_indices(5, 1)] == 0)
     assert jnp.all(reach[jnp.tril_indices(5)] > 0)

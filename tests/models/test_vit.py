@@ -16,18 +16,17 @@ def shapes_of(model, *shape):
     return jax.eval_shape(lambda key: models.init(key, model, x), jax.random.key(0))
 
 
-def test_it_is_the_published_vit(x64, published):
+def test_it_is_the_published_vit(quick_jit, x64, published):
     data, trees = published("vit_hf/base_p8")
     model = models.ViT(8, 32, 2, 4, 7, mlp_ratio=2.0, norm_epsilon=1e-12)
     x = jnp.asarray(data["in.pixel_values"].transpose(0, 2, 3, 1), jnp.float64)
     labels = data["in.labels"]
 
-    @jax.jit
     def loss_and_all(params):
         logits, state = model.apply({"params": params}, x, capture_intermediates=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, state["intermediates"])
 
-    (loss, (logits, seen)), grads = jax.value_and_grad(loss_and_all, has_aux=True)(trees["weights"])
+    (loss, (logits, seen)), grads = quick_jit(jax.value_and_grad(loss_and_all, has_aux=True))(trees["weights"])
     np.testing.assert_allclose(logits, data["out.logits"], atol=1e-10)
     np.testing.assert_allclose(loss, data["out.loss"], atol=1e-10)
     for i in range(2):
@@ -45,58 +44,62 @@ def test_sincos_positions_are_those_of_moco_v3(x64, golden):
 
 
 @pytest.fixture(scope="module")
-def looped(small_vit, small_params, images):
-    return value_and_grad(small_vit(), small_params, images)
+def looped(quick_jit, small_vit, small_params, images):
+    return value_and_grad(quick_jit, small_vit(), small_params, images)
 
 
-def value_and_grad(model, params, images):
-    return jax.jit(jax.value_and_grad(lambda p: jnp.sum(model.apply({"params": p}, images) ** 2)))(params)
+def value_and_grad(quick_jit, model, params, images):
+    return quick_jit(jax.value_and_grad(lambda p: jnp.sum(model.apply({"params": p}, images) ** 2)))(params)
 
 
 @pytest.mark.parametrize("remat", ["block", "dots"])
-def test_the_rematerialised_is_the_looped(small_vit, small_params, images, looped, remat):
-    found = value_and_grad(small_vit(remat=remat), small_params, images)
+def test_the_rematerialised_is_the_looped(quick_jit, small_vit, small_params, images, looped, remat):
+    found = value_and_grad(quick_jit, small_vit(remat=remat), small_params, images)
     chex.assert_trees_all_close(found, looped, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", ["none", "dots"])
-def test_the_scanned_is_the_looped(small_vit, small_params, images, looped, remat):
-    value, grads = value_and_grad(small_vit(scan=True, remat=remat), models.stack_blocks(small_params), images)
+def test_the_scanned_is_the_looped(quick_jit, small_vit, small_params, images, looped, remat):
+    value, grads = value_and_grad(
+        quick_jit, small_vit(scan=True, remat=remat), models.stack_blocks(small_params), images
+    )
     chex.assert_trees_all_close((value, models.unstack_blocks(grads)), looped, rtol=1e-4, atol=1e-5)
 
 
-def test_it_maps_over_examples_and_takes_bfloat16(small_vit, small_params, small_logits, images):
-    each = jax.jit(jax.vmap(lambda x: small_vit().apply({"params": small_params}, x[None])[0]))(images)
+def test_it_maps_over_examples_and_takes_bfloat16(quick_jit, small_vit, small_params, small_logits, images):
+    each = quick_jit(jax.vmap(lambda x: small_vit().apply({"params": small_params}, x[None])[0]))(images)
     np.testing.assert_allclose(each, small_logits, atol=1e-5)
-    half = jax.jit(small_vit(dtype="bfloat16").apply)({"params": small_params}, images)
+    half = quick_jit(small_vit(dtype="bfloat16").apply)({"params": small_params}, images)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float32(half), small_logits, atol=0.1)
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_dropout_and_stochastic_depth_act_in_training_only(small_vit, small_params, small_logits, images, scan):
+def test_dropout_and_stochastic_depth_act_in_training_only(
+    quick_jit, small_vit, small_params, small_logits, images, scan
+):
     params = {"params": models.stack_blocks(small_params) if scan else small_params}
     model = small_vit(dropout_rate=0.3, stochastic_depth_rate=0.5, scan=scan)
-    train = jax.jit(lambda key: model.apply(params, images, train=True, rngs={"dropout": key}))
+    train = quick_jit(lambda key: model.apply(params, images, train=True, rngs={"dropout": key}))
     first, again, other = (train(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
-    np.testing.assert_allclose(jax.jit(model.apply)(params, images), small_logits, atol=1e-5)
+    np.testing.assert_allclose(quick_jit(model.apply)(params, images), small_logits, atol=1e-5)
 
 
-def test_a_skipped_branch_keeps_its_mean(small_params):
+def test_a_skipped_branch_keeps_its_mean(quick_jit, small_params):
     spec = models.BlockSpec(num_heads=2, mlp_ratio=4.0)
     branchless = jax.tree.map(jnp.zeros_like, small_params["encoder"]["block_0"]["mlp"])
     params = {"params": small_params["encoder"]["block_0"] | {"mlp": branchless}}
     x = jax.random.normal(jax.random.key(0), (1, 4, 16))
 
-    @jax.jit
+    @quick_jit
     def trained(keys):
         block = models.Block(spec, deterministic=False)
         return jax.vmap(lambda key: block.apply(params, x, jnp.float32(0.5), rngs={"dropout": key}))(keys)
 
     added = trained(jax.random.split(jax.random.key(1), 400)) - x
-    kept = jax.jit(models.Block(spec).apply)(params, x) - x
+    kept = quick_jit(models.Block(spec).apply)(params, x) - x
     on = jnp.any(added != 0, axis=(1, 2, 3))
     np.testing.assert_allclose(on.mean(), 0.5, atol=0.1)
     np.testing.assert_allclose(added[on], jnp.broadcast_to(2 * kept, added[on].shape), atol=1e-5)

@@ -1,0 +1,82 @@
+"""Time from `aijax run` to the end of the first step, against importing jax and compiling that step alone.
+
+    python benchmarks/startup.py                             configs/vit/digits.py
+    python benchmarks/startup.py configs/mlp/digits.py --repeats 9
+
+Each measurement is a new process, the two sides by turns. The bare side imports what the step is made of, has its
+parameters for nothing (zeros), compiles the step and runs it once. Asked of the launcher: at most 2 s more.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BARE = """
+import sys
+import jax, jax.numpy as jnp
+from aijax.launch.config import load
+from aijax.launch.projects import import_experiment
+from aijax.train.prepare import prepare
+loaded = load(sys.argv[1])
+module = import_experiment(loaded.experiment, loaded.project)
+sources = module.load(loaded.config)
+run = prepare(module.build(loaded.config, sources), loaded.config)
+step = run.step.lower(run.state, run.batch, run.key).compile()
+zeros = lambda tree: jax.tree.map(lambda x: jax.device_put(jnp.zeros(x.shape, x.dtype), x.sharding), tree)
+jax.block_until_ready(step(zeros(run.state), zeros(run.batch), jax.random.key(0)))
+print("first step", flush=True)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default=str(ROOT / "configs/vit/digits.py"))
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    importing, bare, launched = [], [], []
+    for _ in range(options.repeats):
+        importing.append(seconds_to_end([sys.executable, "-c", "import jax"]))
+        bare.append(seconds_to_end([sys.executable, "-c", BARE, options.config]))
+        launched.append(seconds_to_first_step(options.config))
+    extra = statistics.median(b - a for a, b in zip(bare, launched, strict=True))
+    print(f"{options.config}, medians of {options.repeats}")
+    print(f"  import jax                      {statistics.median(importing):6.2f} s")
+    print(f"  import, compile, one bare step  {statistics.median(bare):6.2f} s")
+    print(f"  aijax run to its first step     {statistics.median(launched):6.2f} s")
+    print(f"  more                            {extra:6.2f} s (asked: at most 2)")
+
+
+def seconds_to_end(command: list[str]) -> float:
+    """Returns how long a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    return time.perf_counter() - began
+
+
+def seconds_to_first_step(config: str) -> float:
+    """Returns how long `aijax run` takes until its first step is in the log."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "aijax", "run", config, "--workdir", f"{folder}/run"]
+        log = Path(folder) / "run" / "metrics.jsonl"
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, "--config.log_every_steps=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT
+        )
+        while not (log.exists() and log.stat().st_size):
+            if process.poll() is not None:
+                sys.exit(process.communicate()[1].decode())
+            time.sleep(0.005)
+        seconds = time.perf_counter() - began
+        process.kill()
+        process.wait()
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
