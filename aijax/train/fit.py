@@ -88,9 +88,7 @@ def fit(
         compiler = resources.enter_context(ThreadPoolExecutor(1))
         step_fn = compiler.submit(lambda: run.step.lower(run.state, run.batch, run.key).compile())
         checkpoints = resources.enter_context(
-            Checkpoints(
-                folder / "checkpoints", keep_last=run.cadence.keep_last, keep_every=run.cadence.keep_every
-            )
+            Checkpoints(folder / "checkpoints", keep_last=run.cadence.keep_last, keep_every=run.cadence.keep_every)
         )
         restored = checkpoints.restore_latest(run.state, report)
         start, state = restored[:2] if restored else (0, run.init(jax.random.fold_in(key, 2**32 - 1)))
@@ -169,7 +167,10 @@ def ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 def make_evaluation(run: Prepared, experiment: Experiment) -> Callable[[int, TrainState], dict[str, float]]:
     """Returns the hook's function that measures on every set of the experiment."""
-    sums = {name: make_evaluate_step(parallel.on_mesh(evaluation.metrics, run.mesh)) for name, evaluation in experiment.evaluations.items()}
+    sums = {
+        name: make_evaluate_step(parallel.on_mesh(evaluation.metrics, run.mesh))
+        for name, evaluation in experiment.evaluations.items()
+    }
 
     def run_evaluations(step: int, state: TrainState) -> dict[str, float]:
         results: dict[str, float] = {}

@@ -124,7 +124,9 @@ def prepare(
     compute_dtype = floating_dtype(config.get("compute_dtype"))
     ema_decay = config.get("ema_decay")
     if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ConfigError(f"config.ema_decay: expected a number from 0 up to, not including, 1 or None, got {ema_decay}")
+        raise ConfigError(
+            f"config.ema_decay: expected a number from 0 up to, not including, 1 or None, got {ema_decay}"
+        )
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(experiment.init, key)
@@ -156,7 +158,9 @@ def prepare(
         cadence=cadence,
         schedule=schedule,
         init=jax.jit(init, out_shardings=where, compiler_options=INIT_COMPILER_OPTIONS),
-        step=jax.jit(parallel.on_mesh(packed_step, mesh), donate_argnums=0, out_shardings=(where, parallel.replicated(mesh))),
+        step=jax.jit(
+            parallel.on_mesh(packed_step, mesh), donate_argnums=0, out_shardings=(where, parallel.replicated(mesh))
+        ),
         state=state,
         batch=batch,
         key=placed_alike(key, parallel.replicated(mesh)),
@@ -198,7 +202,9 @@ def resolve_cadence(config: Mapping[str, Any], examples: int) -> tuple[Cadence, 
             raise ConfigError(f"config.checkpoint.{name}: unknown field{did_you_mean(name, known)}")
     keep_last = checkpoint.get("keep_last", 2)
     if not isinstance(keep_last, int) or keep_last < 1:
-        raise ConfigError(f"config.checkpoint.keep_last: expected a number of checkpoints, 1 or more, got {keep_last!r}")
+        raise ConfigError(
+            f"config.checkpoint.keep_last: expected a number of checkpoints, 1 or more, got {keep_last!r}"
+        )
 
     def steps(section: Mapping[str, Any], name: str, where: str, default: int) -> int:
         return durations.resolve(section, name, clock, where=where, default=default)

@@ -67,6 +67,7 @@ class Recorder:
           late: steps that may be under way on the device before the recorder waits for the oldest.
         """
         self.latest: dict[str, float] = {}
+        self._names: tuple[str, ...] = ()
         self._sinks, self._every, self._total, self._late = tuple(sinks), every, total_steps, late
         self._batch_size, self._advance, self._last_good = batch_size, advance, last_good
         self._under_way: collections.deque[tuple[int, Packed]] = collections.deque()
@@ -107,21 +108,24 @@ class Recorder:
         return time.monotonic() - self._began
 
     def _read(self, step: int, packed: Packed) -> None:
-        metrics = dict(zip(packed.names, np.asarray(packed.values).tolist(), strict=True))
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                self._close_window(step - 1)
-                raise RunError(f"step {step}: train/{name} is {value}; the run is stopped. {self._last_good()}".rstrip())
-        self._window.append(metrics)
+        values = np.asarray(packed.values)
+        if not np.isfinite(values).all():
+            self._close_window(step - 1)
+            at = int(np.argmin(np.isfinite(values)))
+            told = f"step {step}: train/{packed.names[at]} is {values[at]}; the run is stopped."
+            raise RunError(f"{told} {self._last_good()}".rstrip())
+        self._names = packed.names
+        self._window.append(values)
         if step % self._every == 0 or step == self._total:
             self._close_window(step)
-        self._advance(step, metrics["loss"], self._rate)
+        self._advance(step, float(values[packed.names.index("loss")]), self._rate)
 
     def _close_window(self, step: int) -> None:
         if not self._window:
             return
         now = time.monotonic()
         self._rate = len(self._window) * self._batch_size / max(now - self._window_began - self._paused, 1e-9)
-        means = {f"train/{name}": math.fsum(m[name] for m in self._window) / len(self._window) for name in self._window[0]}
+        means = np.mean(self._window, axis=0, dtype=np.float64).tolist()
+        metrics = {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
         self._window, self._window_began, self._paused = [], now, 0.0
-        self.record(step, means | {"train/examples_per_second": self._rate})
+        self.record(step, metrics | {"train/examples_per_second": self._rate})
