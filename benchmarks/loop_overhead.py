@@ -28,7 +28,7 @@ from aijax.train import Checkpoints, Experiment, Hook, prepare, train
 from aijax.train.fit import make_saver, open_batches, open_recorder
 from aijax.train.progress import progress
 
-CASES = {"50 ms": (1024, 3, 256, 120), "tiny": (16, 2, 32, 3000)}
+CASES = {"50 ms": (512, 4, 1024, 200), "tiny": (16, 2, 32, 3000)}
 """Name: width and depth of the network, examples a step, steps."""
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 Advance = Callable[[int, float, float], None]
 """`advance(step, loss, examples a second)`."""
 
-REFRESHES_A_SECOND = 4
+REFRESHES_A_SECOND = 2
 SECONDS_BETWEEN_LINES = 10.0
 
 
