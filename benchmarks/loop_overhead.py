@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="pairs of measurements a case")
     options = parser.parse_args()
-    print(f"{'case':>6} {'bare ms/step':>13} {'loop ms/step':>13} {'ratio':>7} {'extra ms':>9}   medians of {options.repeats}")
+    print(
+        f"{'case':>6} {'bare ms/step':>13} {'loop ms/step':>13} {'ratio':>7} {'extra ms':>9}   medians of {options.repeats}"
+    )
     for name, (width, depth, batch_size, steps) in CASES.items():
         bare, looped = zip(*compare(width, depth, batch_size, steps, options.repeats), strict=True)
         ratio = statistics.median(b / a for a, b in zip(bare, looped, strict=True))
@@ -112,9 +114,7 @@ def full_loop(run, experiment, config, step_fn, key, steps: int) -> float:
         hooks = [Hook(run.cadence.checkpoint_every, make_saver(checkpoints, config))]
         state = jax.block_until_ready(run.init(key))
         began = time.perf_counter()
-        state, _ = train(
-            state, step_fn, batches, key=key, start=0, total_steps=steps, recorder=recorder, hooks=hooks
-        )
+        state, _ = train(state, step_fn, batches, key=key, start=0, total_steps=steps, recorder=recorder, hooks=hooks)
         jax.block_until_ready(state)
         seconds = time.perf_counter() - began
     return seconds

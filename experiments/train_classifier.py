@@ -1,6 +1,5 @@
 """Trains a classifier of images or of tables by cross-entropy and measures its accuracy on held-out examples."""
 
-
 import jax
 import jax.numpy as jnp
 import optax

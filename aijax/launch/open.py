@@ -1,7 +1,7 @@
 """A run, opened: the model, the parameters and all that is needed to use what was trained.
 
-    run = aijax.open_run("runs/a")
-    run.apply(images)
+run = aijax.open_run("runs/a")
+run.apply(images)
 """
 
 import dataclasses

@@ -40,7 +40,9 @@ OPTIMIZERS = {
 }
 """The optimisers that a config may name, as optax defines them."""
 
-DECAY_ARGUMENT = dict.fromkeys(("adamaxw", "adamw", "lamb", "lars", "lion", "muon", "nadamw", "novograd"), "weight_decay")
+DECAY_ARGUMENT = dict.fromkeys(
+    ("adamaxw", "adamw", "lamb", "lars", "lion", "muon", "nadamw", "novograd"), "weight_decay"
+)
 DECAY_ARGUMENT["adafactor"] = "weight_decay_rate"
 """What each optimiser that decays weights calls the rate."""
 

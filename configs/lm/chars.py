@@ -1,7 +1,7 @@
 """A small decoder-only transformer on characters, of Python's own help topics or of any text file: minutes on two cores.
 
-    aijax run configs/lm/chars.py
-    aijax run configs/lm/chars.py --config.data.path=input.txt
+aijax run configs/lm/chars.py
+aijax run configs/lm/chars.py --config.data.path=input.txt
 """
 
 from ml_collections import ConfigDict, config_dict

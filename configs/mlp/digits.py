@@ -1,6 +1,6 @@
 """A multilayer perceptron on the 8x8 handwritten digits: seconds on one core.
 
-    aijax run configs/mlp/digits.py
+aijax run configs/mlp/digits.py
 """
 
 from ml_collections import ConfigDict

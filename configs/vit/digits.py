@@ -1,6 +1,6 @@
 """A small ViT on the 8x8 handwritten digits that come with scikit-learn: minutes on two cores, nothing to download.
 
-    aijax run configs/vit/digits.py
+aijax run configs/vit/digits.py
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +28,7 @@ def get_config():
     config.augment = ConfigDict({"translate": 1, "mixup": 0.2})
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "clip_norm": 1.0})
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.1})
+    config.ema_decay = None
     config.log_every_steps = 20
     config.evaluate_every_epochs = 10
     config.checkpoint = ConfigDict({"every_fraction": 0.1, "keep_last": 2})

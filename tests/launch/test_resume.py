@@ -14,6 +14,7 @@ from aijax.launch.projects import import_experiment
 from aijax.train import Checkpoints, prepare
 
 CONFIG = "configs/mlp/digits.py"
+pytestmark = pytest.mark.processes
 TOTAL = 1500
 WORDS = (
     f"--config.total_steps={TOTAL}", "--config.checkpoint.every_steps=100", "--config.log_every_steps=20",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 CONFIG = "configs/mlp/digits.py"
+pytestmark = pytest.mark.processes
 WORDS = ("--config.log_every_steps=1", "--config.tensorboard=false", "--config.checkpoint.every_steps=10")
 
 

@@ -165,5 +165,7 @@ def test_a_disk_that_fills_while_writing_is_said_and_the_last_checkpoint_stands(
 
 def test_the_manifest_lists_every_file_of_the_state(folder):
     entries = json.loads((folder / f"{35:09d}" / "files.json").read_text())
-    files = {str(p.relative_to(folder / f"{35:09d}")) for p in (folder / f"{35:09d}" / "state").rglob("*") if p.is_file()}
+    files = {
+        str(p.relative_to(folder / f"{35:09d}")) for p in (folder / f"{35:09d}" / "state").rglob("*") if p.is_file()
+    }
     assert files <= set(entries)
