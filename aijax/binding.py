@@ -28,7 +28,8 @@ def bind(function: Callable, section: Mapping[str, Any], where: str, /, **given:
 
     Raises:
       ConfigError: a field that `function` does not take, one that it needs and did not get, or a value of a type
-        other than its annotation (int is taken for float; annotations that are not plain types, or are text, are not checked).
+        other than its annotation (int is taken for float; annotations that are not plain types, or are text, are not
+        checked).
     """
     fields = {name: value for name, value in section.items() if name != "name"}
     parameters = {

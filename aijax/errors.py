@@ -45,7 +45,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
 
 
 def choose(options: dict, name: str, where: str):
-    """Returns `options[name]`; an unknown name is a `ConfigError` that names the field `where` and the nearest option."""
+    """Returns `options[name]`; an unknown name is a `ConfigError` that names the field and the nearest option."""
     if not isinstance(name, str) or name not in options:
         raise ConfigError(f"{where}: unknown value {name!r}{did_you_mean(str(name), options)}")
     return options[name]

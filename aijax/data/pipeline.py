@@ -6,7 +6,7 @@ takes rows `p B / P` to `(p + 1) B / P` of it. So a batch is a pure function of 
 every record comes once an epoch, nothing is dropped at its end, and to start at step s costs what starting at 0 does.
 
 grain reads the batches ahead, in threads, where the source gains by it (files to open, images to decode). It sees
-batches, not records, so that its cost is per batch; what is in memory is read as it is asked for, which is faster still.
+batches, not records, so that its cost is per batch. What is in memory is read as it is asked for, which is faster.
 """
 
 import dataclasses

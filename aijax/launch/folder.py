@@ -4,7 +4,7 @@
     run.json        command, versions, git, devices        tensorboard/    event files
     data.json       what the sources are like              figures/        PNG files
     experiments/    the experiments' files as they ran     checkpoints/    the states
-    summary.json    how it ended                           logs/           what each process printed, if there are several
+    summary.json    how it ended                           logs/           what each process printed (several)
 
 This module imports no jax.
 """
@@ -118,8 +118,8 @@ def write_beginning(folder: Path, loaded: Loaded, sources: Mapping[str, Any], de
 
 
 def copy_experiments(file: Path, folder: Path) -> None:
-    """Copies the Python files of the `experiments/` folder that holds `file`, so that the run can be opened and repeated
-    when they have changed or are gone."""
+    """Copies the Python files of the `experiments/` that holds `file`, so that the run can be opened and repeated when
+    they have changed or are gone."""
     root = next(parent for parent in file.parents if parent.name == "experiments")
     for source in python_files(root):
         copy = folder / "experiments" / source.relative_to(root)
