@@ -1,4 +1,4 @@
-"""Trees of arrays by name: the path of each leaf, its bytes, and ordered rules that give each leaf a value by its path."""
+"""Trees of arrays by name: the path of each leaf, its bytes, and ordered rules that give leaves values by path."""
 
 import math
 import re

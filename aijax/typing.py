@@ -21,6 +21,6 @@ LossFn = Callable[[Params, Batch, PRNGKey], tuple[Array, Metrics]]
 """`loss_fn(params, batch, key) -> (loss, metrics)`: a pure function."""
 
 __all__ = [
-    "Any", "Array", "ArrayLike", "Batch", "Bool", "Callable", "Float", "Int", "Key", "LossFn", "Metrics", "PRNGKey", "Params",
-    "PyTree", "Shaped", "UInt8",
+    "Any", "Array", "ArrayLike", "Batch", "Bool", "Callable", "Float", "Int", "Key", "LossFn", "Metrics", "PRNGKey",
+    "Params", "PyTree", "Shaped", "UInt8",
 ]  # fmt: skip

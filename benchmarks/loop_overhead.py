@@ -36,9 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="pairs of measurements a case")
     options = parser.parse_args()
-    print(
-        f"{'case':>6} {'bare ms/step':>13} {'loop ms/step':>13} {'ratio':>7} {'extra ms':>9}   medians of {options.repeats}"
-    )
+    print(f"medians of {options.repeats}")
+    print(f"{'case':>6} {'bare ms/step':>13} {'loop ms/step':>13} {'ratio':>7} {'extra ms':>9}")
     for name, (width, depth, batch_size, steps) in CASES.items():
         bare, looped = zip(*compare(width, depth, batch_size, steps, options.repeats), strict=True)
         ratio = statistics.median(b / a for a, b in zip(bare, looped, strict=True))

@@ -95,7 +95,7 @@ def test_the_batch_is_split_over_data_and_fsdp():
     batch = parallel.put_batch(mesh, {"x": np.arange(8.0)})
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2,)}
     assert parallel.process_share(mesh, 8) == (0, 1)
-    with pytest.raises(ConfigError, match="config.batch_size: 6 examples cannot be split over data x fsdp = 4"):
+    with pytest.raises(ConfigError, match=r"config.batch_size: 6 examples cannot be split over data x fsdp = 4"):
         parallel.check_batch_size(mesh, 6)
 
 

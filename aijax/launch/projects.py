@@ -82,7 +82,8 @@ def python_files(folder: Path) -> list[Path]:
 def import_experiment(found: Path | str, project: Path | None = None) -> ModuleType:
     """Returns the imported module of what `find_experiment` found; the same file is imported once a process.
 
-    The project folder is put on `sys.path`, so that an experiment can import its neighbours.
+    The project folder is put on `sys.path`, so that an experiment can import its neighbours; for the copy in a run
+    folder, the project that it was copied from comes last.
     """
     if isinstance(found, str):
         _add_to_path(project)
@@ -90,6 +91,9 @@ def import_experiment(found: Path | str, project: Path | None = None) -> ModuleT
     file = Path(found).resolve()
     folder = next(parent for parent in file.parents if parent.name == "experiments")
     _add_to_path(folder.parent)
+    recorded = recorded_project(folder.parent)
+    if recorded is not None and str(recorded) not in sys.path:
+        sys.path.append(str(recorded))
     parts = file.relative_to(folder).with_suffix("").parts
     name = ".".join(("experiments", *(parts[:-1] if parts[-1] == "__init__" else parts)))
     loaded = sys.modules.get(name)

@@ -54,7 +54,7 @@ def make_optimizer(
     *,
     where: str = "config.optimizer",
 ) -> tuple[optax.GradientTransformation, PyTree]:
-    """Returns `(optimizer, frozen)`: the update rule that a config section describes, and the tree of frozen parameters.
+    """Returns `(optimizer, frozen)`: the update rule that a config section describes, and which parameters are frozen.
 
     Args:
       section: `name` (one of `OPTIMIZERS`); `learning_rate`, read by the caller into `schedule`; `weight_decay`;

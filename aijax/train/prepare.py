@@ -173,7 +173,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_fields(config: Mapping[str, Any], own: Sequence[str]) -> None:
-    """Raises a `ConfigError` for a field that neither the trainer nor the experiment (`own`) knows, or of a wrong type."""
+    """Raises a `ConfigError` for a field that neither the trainer nor the experiment (`own`) knows, or a wrong type."""
     units = [f"{name}_{unit}" for name in DURATIONS for unit in durations.UNITS]
     for name, value in config.items():
         if name not in (*FIELDS, *units, *own):

@@ -1,7 +1,7 @@
 """From metrics on the device to lines in a log, without making the device wait.
 
-A step packs its metrics into one small array. The recorder reads each array a few steps after it was asked for, when the
-device is done with it, checks that it is finite, and writes the mean of each window of steps to its sinks.
+A step packs its metrics into one small array. The recorder reads each array a few steps after it was asked for, when
+the device is done with it, checks that it is finite, and writes the mean of each window of steps to its sinks.
 """
 
 import collections

@@ -75,7 +75,7 @@ def make_schedule(
     middle = clock.total_steps - warmup - cooldown
     if middle < 0:
         raise ConfigError(
-            f"{where}: a warm-up of {warmup} and a cool-down of {cooldown} steps do not fit in {clock.total_steps} steps"
+            f"{where}: a warm-up of {warmup} and a cool-down of {cooldown} do not fit in {clock.total_steps} steps"
         )
     build = choose(SCHEDULES, section.get("name", "constant"), f"{where}.name")
     own = {

@@ -1,4 +1,4 @@
-"""A small decoder-only transformer on characters, of Python's own help topics or of any text file: minutes on two cores.
+"""A small decoder-only transformer on characters, of Python's own help topics or of any text file.
 
 aijax run configs/lm/chars.py
 aijax run configs/lm/chars.py --config.data.path=input.txt

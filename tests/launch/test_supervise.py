@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ def children(process):
     found = {}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            words = open(f"/proc/{pid}/cmdline").read().split("\0")
-            parent = re.search(r"^PPid:\s*(\d+)", open(f"/proc/{pid}/status").read(), re.M)[1]
+            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            parent = re.search(r"^PPid:\s*(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1]
         except OSError:
             continue
         if "--process-id" in words and int(parent) == process.pid:

@@ -28,7 +28,9 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     with Checkpoints(folder, keep_last=2, keep_every=10) as checkpoints:
         for step in (10, 15, 20, 25, 35):
-            checkpoints.save(step, jax.tree.map(lambda x: x + step, STATE), {"step": step, "config": {"seed": 1}})
+            checkpoints.save(
+                step, jax.tree.map(lambda x, step=step: x + step, STATE), {"step": step, "config": {"seed": 1}}
+            )
     return folder
 
 
