@@ -7,7 +7,6 @@ pure function of one image, as kernels and Hessians need it.
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.transformer import ACTIVATIONS, Activation
@@ -70,8 +69,7 @@ class CNN(nn.Module):
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """Returns the largest of each 2 x 2 pixels; an odd last row or column is left out.
 
-    Four slices and their maximum: on CPU the gradient of a windowed reduction takes twenty times as long.
+    A maximum over a reshaped array: its gradient on CPU takes a fraction of that of a windowed reduction.
     """
-    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    rows = jnp.maximum(x[:, 0:h:2], x[:, 1:h:2])
-    return jnp.maximum(rows[:, :, 0:w:2], rows[:, :, 1:w:2])
+    b, h, w, c = x.shape
+    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
