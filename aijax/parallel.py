@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from aijax.errors import ConfigError, did_you_mean
 from aijax.trees import map_named, match_rules, named_leaves
-from aijax.typing import Array, Batch, PyTree
+from aijax.typing import Array, Batch, PRNGKey, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -88,6 +88,15 @@ def process_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
         rows_of.setdefault(device.process_index, set()).update(range(*rows.indices(batch_size)))
     parts = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
     return parts.index(tuple(sorted(rows_of[jax.process_index()]))), len(parts)
+
+
+def replicate_key(key: PRNGKey, mesh: Mesh) -> PRNGKey:
+    """Returns a key, the same on every process, as a global array held whole on each device of the mesh."""
+    if jax.process_count() == 1:
+        return jax.device_put(key, replicated(mesh))
+    data = np.asarray(jax.random.key_data(key))
+    whole = jax.make_array_from_process_local_data(replicated(mesh), data)
+    return jax.random.wrap_key_data(whole)
 
 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:

@@ -71,7 +71,7 @@ def seconds_to_first_step(config: str) -> float:
         log = Path(folder) / "run" / "metrics.jsonl"
         began = time.perf_counter()
         process = subprocess.Popen(
-            [*command, "--config.log_every_steps=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT
+            [*command, "--config.total_steps=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT
         )
         while not (log.exists() and log.stat().st_size):
             if process.poll() is not None:

@@ -83,17 +83,22 @@ def fit(
     config = plain(config)
     run = prepared or prepare(experiment, config)
     folder = Path(folder)
-    key = jax.jit(jax.random.key, out_shardings=parallel.replicated(run.mesh))(config["seed"])
+    key = parallel.replicate_key(jax.random.key(config["seed"]), run.mesh)
     with contextlib.ExitStack() as resources:
-        compiler = resources.enter_context(ThreadPoolExecutor(1))
-        step_fn = compiler.submit(lambda: run.step.lower(run.state, run.batch, run.key).compile())
+        # Tracing is Python and compiling is not: while one thing is traced here, the one before it compiles behind.
+        compiler = resources.enter_context(ThreadPoolExecutor(2))
+        begun = any((folder / "checkpoints").glob("[0-9]*"))
+        init = run.init if begun else compiler.submit(run.init.lower(key).compile)
+        step_fn = compiler.submit(run.step.lower(run.state, run.batch, run.key).compile)
         checkpoints = resources.enter_context(
             Checkpoints(folder / "checkpoints", keep_last=run.cadence.keep_last, keep_every=run.cadence.keep_every)
         )
         restored = checkpoints.restore_latest(run.state, report)
-        start, state = restored[:2] if restored else (0, run.init(jax.random.fold_in(key, 2**32 - 1)))
         if restored:
+            start, state, _ = restored
             report(f"resumes from the checkpoint of step {start} of {run.cadence.total}")
+        else:
+            start, state = 0, (init if begun else init.result())(key)
         recorder = open_recorder(resources, run, config, folder, start, checkpoints, progress)
         batches = open_batches(resources, run, experiment, config, start)
         hooks = [

@@ -24,6 +24,9 @@ from aijax.train.state import TrainState, init_state
 from aijax.train.step import make_step
 from aijax.typing import PyTree
 
+INIT_STEP = 2**32 - 1
+"""What is folded into the run's key for the initialisation: a step that no run reaches."""
+
 INIT_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 """An initialisation runs once: the compiler is asked to be quick about it."""
 
@@ -129,7 +132,8 @@ def prepare(
         )
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(experiment.init, key)
+    init_params = jax.jit(experiment.init)  # traced once, for the shapes here and for the values in `init`
+    params = jax.eval_shape(init_params, key)
     optimizer, frozen = make_optimizer(config.get("optimizer", {}), schedule, params)
     step = make_step(
         experiment.loss_fn,
@@ -141,14 +145,17 @@ def prepare(
         frozen=frozen if any(jax.tree.leaves(frozen)) else None,
     )
 
+    def with_optimizer(params):
+        return init_state(params, optimizer, keep_ema=ema_decay is not None)
+
     def init(key):
-        return init_state(experiment.init(key), optimizer, keep_ema=ema_decay is not None)
+        return with_optimizer(init_params(jax.random.fold_in(key, INIT_STEP)))
 
     def packed_step(state, batch, key):
         state, metrics = step(state, batch, key)
         return state, pack(metrics)
 
-    shapes = jax.eval_shape(init, key)
+    shapes = jax.eval_shape(with_optimizer, params)
     shardings = parallel.parameter_shardings(mesh, params, **placing)
     state = placed(shapes, parallel.state_shardings(mesh, shapes, params, shardings))
     batch = placed_alike(batch_spec(experiment.source, batch_size), parallel.batch_sharding(mesh))
