@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 Advance = Callable[[int, float, float], None]
 """`advance(step, loss, examples a second)`."""
@@ -34,13 +34,12 @@ def progress(console: Console, *, start: int, total: int, label: str) -> Iterato
 def _bar(console: Console, start: int, total: int, label: str) -> Iterator[Advance]:
     columns: list[ProgressColumn | str] = [
         TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+        BarColumn(bar_width=14),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("{task.fields[rate]} examples/s"),
-        TimeElapsedColumn(),
         TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
     ]
     with Progress(*columns, console=console, refresh_per_second=REFRESHES_A_SECOND, transient=True) as bar:
         task = bar.add_task(label, total=total, completed=start, loss="...", rate="...")

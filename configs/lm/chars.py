@@ -18,11 +18,11 @@ def get_config():
             "source": "text",
             "path": config_dict.placeholder(str),
             "tokenizer": "characters",
-            "length": 128,
+            "length": 64,
             "validation_fraction": 0.05,
         }
     )
-    config.model = ConfigDict({"name": "lm", "width": 128, "depth": 4, "num_heads": 4, "positions": "rotary"})
+    config.model = ConfigDict({"name": "lm", "width": 128, "depth": 3, "num_heads": 4, "positions": "rotary"})
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.1, "b2": 0.95, "clip_norm": 1.0}
     )

@@ -47,7 +47,6 @@ def test_floating_images_are_the_same_as_bytes():
     assert jnp.array_equal(to_bytes(unit["image"]), BATCH["image"])
 
 
-@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_sharding_does_not_matter():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharded = jax.device_put(BATCH, jax.NamedSharding(mesh, jax.P("data")))
