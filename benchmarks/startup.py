@@ -4,8 +4,8 @@
     python benchmarks/startup.py configs/mlp/digits.py --repeats 9
 
 Each measurement is a new process, by turns. "alone" is the time of `import jax` in one process plus that of tracing and
-compiling the step in another: no other import, no data, no initialisation, no run. "bare" is a whole script that imports
-what the step is made of, compiles it and runs it once on zeros. Asked of the launcher: at most 2 s more than "alone".
+compiling the step in another: no other import, no data, no initialisation, no run. "bare" is a script that imports
+what the step is made of, compiles it and runs it once on zeros. Asked of the launcher: at most 2 s above "alone".
 """
 
 import argparse
