@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from aijax import models
+from aijax.binding import bind
 from aijax.data import load_source
 from aijax.errors import ConfigError
 from aijax.train import Evaluation, Experiment
@@ -41,8 +42,7 @@ def build(config, sources):
         losses = token_losses(apply_fn(params, batch["tokens"][:, :-1]), batch["tokens"]).mean(axis=-1)
         return {"loss": losses, "bits_per_token": losses / math.log(2)}
 
-    def draw(params, folder):
-        write_sample(params, apply_fn, tokenizer, length, folder, **config.get("sample", {}))
+    options = bind(sample_options, config.get("sample", {}), "config.sample")()
 
     return Experiment(
         init=lambda key: models.init(key, model, jnp.zeros((1, length), jnp.int32)),
@@ -54,7 +54,7 @@ def build(config, sources):
         model=model,
         preprocess=lambda tokens: jnp.asarray(tokens, jnp.int32),
         tokenizer=tokenizer,
-        draw=draw,
+        draw=lambda params, folder: write_sample(params, apply_fn, tokenizer, length, folder, **options),
     )
 
 
@@ -63,7 +63,18 @@ def token_losses(logits, tokens):
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), tokens[:, 1:])
 
 
-def write_sample(params, apply_fn, tokenizer, window, folder, *, prompt="The ", length=400, temperature=0.8, seed=0):
+def sample_options(*, prompt: str = "The ", length: int = 400, temperature: float = 0.8, seed: int = 0):
+    """Returns the options of the sample, checked."""
+    if not prompt:
+        raise ConfigError("config.sample.prompt: expected a text of one character or more, got ''")
+    if length < 1:
+        raise ConfigError(f"config.sample.length: expected 1 token or more, got {length}")
+    if temperature < 0:
+        raise ConfigError(f"config.sample.temperature: expected zero or more, got {temperature}")
+    return {"prompt": prompt, "length": length, "temperature": temperature, "seed": seed}
+
+
+def write_sample(params, apply_fn, tokenizer, window, folder, *, prompt, length, temperature, seed):
     """Writes `sample.txt`: a text that the model goes on with from `prompt`."""
     start = jnp.asarray(tokenizer.encode(prompt), jnp.int32)[None]
     sample = jax.jit(models.generate, static_argnames=("apply_fn", "length", "window", "temperature"))

@@ -14,6 +14,13 @@ from aijax.models.vit import ViT, decode_variant
 
 NAMES = {"cnn": CNN, "lm": LanguageModel, "mlp": MLP, "vit": ViT}
 VARIANTS = {"vit": decode_variant}
+SIZES = (
+    "width", "widths", "stem_widths", "depth", "num_heads", "patch_size", "mlp_ratio", "convolutions", "num_groups",
+    "vocab_size", "context_length", "num_classes",
+)  # fmt: skip
+"""Fields of models that are sizes: above zero, each of them where there are several."""
+RATES = ("dropout_rate", "stochastic_depth_rate")
+"""Fields of models that are probabilities: from 0 to below 1."""
 
 
 def build(section: Mapping[str, Any], where: str = "config.model", **given: Any) -> nn.Module:
@@ -40,4 +47,16 @@ def build(section: Mapping[str, Any], where: str = "config.model", **given: Any)
         if section["name"] not in VARIANTS:
             raise ConfigError(f"{where}.variant: {section['name']} has no named sizes, got {variant!r}")
         fields = VARIANTS[section["name"]](variant, f"{where}.variant") | fields
-    return bind(module, fields, where, **given)()
+    bound = bind(module, fields, where, **given)
+    check_sizes(bound.keywords, where)
+    return bound()
+
+
+def check_sizes(fields: Mapping[str, Any], where: str) -> None:
+    """Raises a `ConfigError` for a size that is not above zero, or a rate that is no probability."""
+    for name, value in fields.items():
+        each = value if isinstance(value, tuple) else (value,)
+        if name in SIZES and not all(size is None or size > 0 for size in each):
+            raise ConfigError(f"{where}.{name}: expected sizes above 0, got {value!r}")
+        if name in RATES and not 0 <= value < 1:
+            raise ConfigError(f"{where}.{name}: expected a probability from 0 to below 1, got {value!r}")

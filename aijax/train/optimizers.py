@@ -78,6 +78,8 @@ def make_optimizer(
     if clip_norm is not None and not clip_norm > 0:
         raise ConfigError(f"{where}.clip_norm: expected a positive bound or None, got {clip_norm!r}")
     weight_decay = own.pop("weight_decay", 0.0) or 0.0
+    if weight_decay < 0:
+        raise ConfigError(f"{where}.weight_decay: expected zero or more, got {weight_decay!r}")
     if weight_decay and name not in DECAY_ARGUMENT:
         decaying = ", ".join(sorted(DECAY_ARGUMENT))
         raise ConfigError(f"{where}.weight_decay: {name} does not decay weights; expected one of {decaying}, or 0")

@@ -201,6 +201,9 @@ def resolve_cadence(config: Mapping[str, Any], examples: int) -> tuple[Cadence, 
     """Returns the cadence and the clock of a run over a set of `examples`."""
     clock = durations.Clock(batch_size=config["batch_size"], examples_per_epoch=examples)
     total = durations.resolve(config, "total", clock, where="config")
+    if total == 0:
+        (unit,) = durations.given_units(config, "total")
+        raise ConfigError(f"config.total_{unit}: expected a run of at least one step, got none")
     clock = dataclasses.replace(clock, total_steps=total)
     checkpoint = config.get("checkpoint", {})
     known = [f"{name}_{unit}" for name in ("every", "keep_every") for unit in durations.UNITS] + ["keep_last"]
