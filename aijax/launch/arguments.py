@@ -19,7 +19,7 @@ aijax: train, check and compare experiments that are written as plain config fil
 examples:
   aijax run configs/vit/digits.py
   aijax run configs/vit/digits.py --config.optimizer.learning_rate=3e-4 --workdir runs/a
-  aijax check configs/vit/digits.py --devices 256
+  aijax check configs/vit/digits.py --devices 256 --config.batch_size=1024
   aijax sweep configs/vit/digits.py --axis optimizer.learning_rate=1e-3,3e-4 --axis seed=0:4
   aijax report runs
 """
@@ -56,7 +56,7 @@ and how each parameter is sharded, also on a mesh larger than this machine.
 {_CONFIG_HELP}
 examples:
   aijax check configs/vit/digits.py
-  aijax check configs/vit/digits.py --devices 256 --config.mesh.fsdp=64
+  aijax check configs/vit/digits.py --devices 256 --config.batch_size=1024 --config.mesh.fsdp=64
 """
 
 _SWEEP = f"""\

