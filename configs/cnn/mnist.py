@@ -1,7 +1,7 @@
 """A convolutional network on MNIST; `config.data.path` is the folder with the four published files.
 
-With `train_half=False` it needs the 10,000 test images only: trained on 8,000 of them, it is right on 96.6 % of the other
-2,000 after 105 s on two cores.
+With `train_half=False` it needs the 10,000 test images only: trained on 8,000 of them, it is right on 96.6 % of the
+other 2,000 after 105 s on two cores.
 
 aijax run configs/cnn/mnist.py --config.data.path=data/mnist
 aijax run configs/cnn/mnist.py --config.data.path=data/mnist --config.data.train_half=False
