@@ -85,10 +85,8 @@ def fit(
     folder = Path(folder)
     key = parallel.replicate_key(jax.random.key(config["seed"]), run.mesh)
     with contextlib.ExitStack() as resources:
-        # Tracing is Python and compiling is not: while one thing is traced here, the one before it compiles behind.
-        compiler = resources.enter_context(ThreadPoolExecutor(2))
-        begun = any((folder / "checkpoints").glob("[0-9]*"))
-        init = run.init if begun else compiler.submit(run.init.lower(key).compile)
+        # The step, which takes longest to compile, begins first; the rest is made ready while it compiles.
+        compiler = resources.enter_context(ThreadPoolExecutor(1))
         step_fn = compiler.submit(run.step.lower(run.state, run.batch, run.key).compile)
         checkpoints = resources.enter_context(
             Checkpoints(folder / "checkpoints", keep_last=run.cadence.keep_last, keep_every=run.cadence.keep_every)
@@ -98,7 +96,7 @@ def fit(
             start, state, _ = restored
             report(f"resumes from the checkpoint of step {start} of {run.cadence.total}")
         else:
-            start, state = 0, (init if begun else init.result())(key)
+            start, state = 0, run.init(key)
         recorder = open_recorder(resources, run, config, folder, start, checkpoints, progress)
         batches = open_batches(resources, run, experiment, config, start)
         hooks = [
