@@ -1,0 +1,17 @@
+"""Linear algebra that several sciences share: solvers, eigenvalues, traces and factors of symmetric operators.
+
+An operator is a function `matvec(v) -> A v`. A vector is an array or any tree of arrays, so that a kernel on 10^5
+points and a Hessian in the parameters of a network are the same kind of thing. Nothing here holds a matrix unless it is
+given one.
+"""
+
+from aijax.linalg.cholesky import cholesky_with_jitter
+from aijax.linalg.conjugate_gradients import CGResult, cg
+from aijax.linalg.eigen import Eigenpairs, eigsh
+from aijax.linalg.lanczos import FunctionResult, Lanczos, apply_function, lanczos
+from aijax.linalg.trace import Estimate, hutchinson_trace, log_determinant, slq
+
+__all__ = [
+    "CGResult", "Eigenpairs", "Estimate", "FunctionResult", "Lanczos", "apply_function", "cg", "cholesky_with_jitter",
+    "eigsh", "hutchinson_trace", "lanczos", "log_determinant", "slq",
+]  # fmt: skip
