@@ -1,0 +1,291 @@
+"""The tangent kernel as an operator: products with vectors, without the kernel and without a Jacobian.
+
+With J(x) the Jacobian of f(params, x) by the parameters, the kernel is Theta(x1, x2) = J(x1) J(x2)^T, and
+
+    Theta(x1, x2) v = J(x1) w,      w = J(x2)^T v
+
+is one vector-Jacobian product over x2 followed by one Jacobian-vector product over x1: about two forward and two
+backward passes over the data, whatever the number of parameters. Where examples do not interact, w is a sum over
+batches of x2 and the result a concatenation over batches of x1, so that memory is that of one batch, of the parameters
+twice, and of the vectors. See Novak, Sohl-Dickstein and Schoenholz 2022, arXiv:2206.08720, section 3.2.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from aijax.errors import ConfigError
+from aijax.ntk.independence import check_independent
+from aijax.parallel import BATCH_AXES, batch_sharding, check_batch_size, replicated
+from aijax.typing import Callable, Params, PyTree
+
+
+def kernel_vector_product(
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x1: PyTree,
+    x2: PyTree | None = None,
+    *,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[PyTree], PyTree]:
+    """Returns `matvec`, for which `matvec(v) = Theta(x1, x2) v`, of the shape of `apply_fn(params, x1)`.
+
+    v has the shape of `apply_fn(params, x2)`; its leaves may have one more axis, the last, which counts vectors: these
+    share the forward passes. With x2 left out the operator is symmetric and positive semi-definite, and serves
+    `aijax.linalg`: `cg(matvec, b, columns=True)`, `eigsh(matvec, key, example, k)`, `log_determinant`.
+
+    Called with an array, `matvec` goes over the batches from Python, with one compiled program a batch; the data may
+    then be NumPy or memory-mapped arrays, of which one batch at a time is on the device. Called while JAX traces, as
+    within a solver, it goes over them by `jax.lax.scan`, with all data on the device. XLA on CPU runs convolutions
+    within any loop about twenty times slower than outside; there, and for data that stay on the host, run the solver
+    itself from Python: `with jax.disable_jit(): eigsh(matvec, ...)`; the products are compiled all the same.
+
+    Args:
+      apply_fn: any pure function; inputs and outputs are trees of arrays.
+      params: a tree of floating arrays.
+      x1: inputs, [n1, ...] in each leaf.
+      x2: inputs [n2, ...]; default x1.
+      batch_size: examples at a time, default all together; less than all needs examples that do not interact.
+      mesh: split each batch over the axes `data` and `fsdp` of a mesh of `aijax.parallel.make_mesh`; parameters are
+        held whole.
+
+    Raises:
+      ConfigError: parameters or outputs that are not floating numbers, inputs whose leaves differ in length, a batch
+        size that is not positive or does not divide over the mesh, examples that interact, from `matvec` a vector of
+        another shape.
+
+    Source: Novak, Sohl-Dickstein and Schoenholz 2022, arXiv:2206.08720, section 3.2.
+
+    >>> matvec = kernel_vector_product(lambda w, x: x @ w, jnp.ones(2), jnp.array([[1.0, 0.0], [3.0, 4.0]]))
+    >>> matvec(jnp.array([1.0, 0.0])).tolist()
+    [1.0, 3.0]
+    """
+    same = x2 is None
+    x2 = x1 if same else x2
+    check_parameters(params)
+    sizes = [check_inputs(x, name) for x, name in ((x1, "x1"), (x2, "x2"))]
+    check_batches(apply_fn, params, x2, batch_size, mesh)
+    expected = output_shapes(apply_fn, params, x2)
+    if mesh is not None:
+        params = jax.device_put(params, replicated(mesh))
+
+    def matvec(v):
+        # a solver may run with compilation disabled, to have its steps outside of loops: not so its products
+        with jax.disable_jit(False):
+            columns = _check_vector(v, expected)
+            dtypes = jax.tree.map(jnp.result_type, v)
+            v = jax.tree.map(lambda leaf, out: jnp.asarray(leaf, out.dtype), v, expected)
+            traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((v, params, x1, x2)))
+            multiply = _scanned if traced else _from_host
+            result = multiply(apply_fn, columns, params, x1, x2, v, sizes, batch_size, mesh)
+            return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), result, dtypes)
+
+    return matvec
+
+
+def empirical_ntk_vp_fn(
+    f: Callable[..., PyTree], x1: PyTree, x2: PyTree | None, params: Params, **apply_fn_kwargs
+) -> Callable[[PyTree], PyTree]:
+    """Returns `ntk_vp(cotangents)`, the product of the kernel of `f` at x1 and x2 with a vector like `f(params, x2)`.
+
+    The whole batch is taken together; `kernel_vector_product` is the form for many examples.
+
+    Args:
+      f: `f(params, x, **kwargs)`, pure; parameters, inputs and outputs are trees of arrays.
+      x1: inputs of the result.
+      x2: inputs of the cotangents; None means x1.
+      params: a tree of floating arrays.
+      **apply_fn_kwargs: passed to `f`; of a key `rng` each of x1 and x2 gets its own half, unless x2 is None.
+
+    Raises:
+      ConfigError: as `kernel_vector_product`.
+    """
+    check_parameters(params)
+    kwargs1, kwargs2 = split_kwargs(apply_fn_kwargs, x2 is None)
+    x2 = x1 if x2 is None else x2
+    expected = output_shapes(lambda p, x: f(p, x, **kwargs2), params, x2)
+
+    def ntk_vp(cotangents):
+        _check_vector(cotangents, expected)
+        w = pull(lambda p, x: f(p, x, **kwargs2), params, x2, cotangents)
+        return push(lambda p, x: f(p, x, **kwargs1), params, x1, w)
+
+    return ntk_vp
+
+
+def pull(apply_fn: Callable, params: Params, x: PyTree, v: PyTree, columns: bool = False) -> Params:
+    """Returns `J(x)^T v`, like the parameters; columns of v become the first axis."""
+    _, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
+    return jax.vmap(pullback, in_axes=-1)(v)[0] if columns else pullback(v)[0]
+
+
+def push(apply_fn: Callable, params: Params, x: PyTree, w: Params, columns: bool = False) -> PyTree:
+    """Returns `J(x) w`, like the outputs; a first axis of w, with `columns`, becomes the last one."""
+
+    def forward(w):
+        return jax.jvp(lambda p: apply_fn(p, x), (params,), (w,))[1]
+
+    return jax.vmap(forward, out_axes=-1)(w) if columns else forward(w)
+
+
+def row_ranges(n: int, batch_size: int | None) -> Iterator[slice]:
+    """Returns the rows of each batch; the last may be shorter."""
+    size = n if batch_size is None else batch_size
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def take(tree: PyTree, rows: slice, mesh: Mesh | None = None) -> PyTree:
+    """Returns rows of every leaf, split over a mesh where they divide evenly, else held whole."""
+    batch = jax.tree.map(lambda leaf: leaf[rows], tree)
+    if mesh is None:
+        return batch
+    parts = mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
+    even = (rows.stop - rows.start) % parts == 0
+    return jax.device_put(batch, batch_sharding(mesh) if even else replicated(mesh))
+
+
+def _from_host(apply_fn, columns, params, x1, x2, v, sizes, batch_size, mesh):
+    """Returns the product, batch after batch; at most two batches are on their way to the device at once."""
+    total = None
+    for rows in row_ranges(sizes[1], batch_size):
+        jax.block_until_ready(total)
+        part = _pull(apply_fn, columns, params, take(x2, rows, mesh), take(v, rows, mesh))
+        total = part if total is None else jax.tree.map(jnp.add, total, part)
+    results = []
+    for rows in row_ranges(sizes[0], batch_size):
+        jax.block_until_ready(results[-1:])
+        results.append(_push(apply_fn, columns, params, take(x1, rows, mesh), total))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results) if len(results) > 1 else results[0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _pull(apply_fn, columns, params, x, v):
+    return pull(apply_fn, params, x, v, columns)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _push(apply_fn, columns, params, x, w):
+    return push(apply_fn, params, x, w, columns)
+
+
+def _scanned(apply_fn, columns, params, x1, x2, v, sizes, batch_size, mesh):
+    """Returns the product by a scan over whole batches, and what is left over by itself."""
+    x1, x2 = jax.tree.map(jnp.asarray, (x1, x2))
+    parts, rest = _batches((x2, v), sizes[1], batch_size, mesh)
+    total = jax.tree.map(lambda p: jnp.zeros(v_columns(v, columns) + jnp.shape(p), jnp.result_type(p)), params)
+
+    def add(total, batch):
+        return jax.tree.map(jnp.add, total, pull(apply_fn, params, *batch, columns)), None
+
+    if parts is not None:
+        total, _ = jax.lax.scan(add, total, parts)
+    if rest is not None:
+        total, _ = add(total, rest)
+    parts, rest = _batches(x1, sizes[0], batch_size, mesh)
+    results = []
+    if parts is not None:
+        image = jax.lax.map(lambda x: push(apply_fn, params, x, total, columns), parts)
+        results.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), image))
+    if rest is not None:
+        results.append(push(apply_fn, params, rest, total, columns))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results) if len(results) > 1 else results[0]
+
+
+def v_columns(v: PyTree, columns: bool) -> tuple[int, ...]:
+    """Returns the shape of the axis of columns: one number, or none."""
+    return (jax.tree.leaves(v)[0].shape[-1],) if columns else ()
+
+
+def _batches(tree, n, batch_size, mesh):
+    """Returns the whole batches stacked (None if one holds all), and the rest of the rows (None if none is left)."""
+    if batch_size is None or batch_size >= n:
+        return None, tree
+    count = n // batch_size
+
+    def stack(leaf):
+        stacked = leaf[: count * batch_size].reshape(count, batch_size, *leaf.shape[1:])
+        if mesh is None:
+            return stacked
+        return jax.lax.with_sharding_constraint(stacked, NamedSharding(mesh, P(None, BATCH_AXES)))
+
+    left = None if count * batch_size == n else jax.tree.map(lambda leaf: leaf[count * batch_size :], tree)
+    return jax.tree.map(stack, tree), left
+
+
+def check_parameters(params: Params) -> None:
+    """Raises a `ConfigError` unless the parameters are floating numbers."""
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ConfigError(f"params: expected floating numbers, got {jnp.result_type(leaf)}")
+
+
+def check_inputs(x: PyTree, name: str) -> int:
+    """Returns the number of examples of a tree of inputs, refusing leaves that differ in it or have none."""
+    lengths = {leaf.shape[0] if getattr(leaf, "shape", ()) else None for leaf in jax.tree.leaves(x)}
+    if len(lengths) != 1 or not all(lengths):
+        raise ConfigError(f"{name}: expected arrays with a first axis of examples, the same in all and not empty")
+    return lengths.pop()
+
+
+def check_batches(apply_fn: Callable, params: Params, x: PyTree, batch_size: int | None, mesh: Mesh | None) -> None:
+    """Raises a `ConfigError` if the examples cannot be taken `batch_size` at a time."""
+    if batch_size is None:
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size: expected a positive number of examples or None for all, got {batch_size!r}")
+    if mesh is not None:
+        check_batch_size(mesh, batch_size, where="batch_size")
+    if batch_size < check_inputs(x, "x"):
+
+        def batch_of(n):
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), jnp.result_type(leaf)), x)
+
+        try:
+            check_independent(functools.partial(apply_fn, params), batch_of)
+        except ConfigError:
+            raise ConfigError(
+                f"batch_size: examples cannot be taken {batch_size} at a time, because they interact within a batch of "
+                "apply_fn; leave batch_size out to take all together"
+            ) from None
+
+
+def output_shapes(apply_fn: Callable, params: Params, x: PyTree) -> PyTree:
+    """Returns the shapes of the outputs, refusing outputs that are not floating numbers."""
+    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)), x)
+    outputs = jax.eval_shape(apply_fn, params, x)
+    for leaf in jax.tree.leaves(outputs):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ConfigError(f"apply_fn: expected outputs that are floating numbers, got {leaf.dtype}")
+    return outputs
+
+
+def _check_vector(v, expected):
+    """Returns whether a vector has columns, refusing one that is not like the outputs."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(expected)]
+    given = [jnp.shape(leaf) for leaf in jax.tree.leaves(v)]
+    if jax.tree.structure(v) != jax.tree.structure(expected) or (
+        given != shapes and [shape[:-1] for shape in given] != shapes
+    ):
+        raise ConfigError(
+            f"v: expected arrays of the shapes of the outputs at x2, {shapes}, or these with one more axis at the end, "
+            f"got {given}"
+        )
+    return given != shapes
+
+
+def split_kwargs(kwargs: dict, same: bool) -> tuple[dict, dict]:
+    """Returns the arguments for x1 and x2: halves of a pair or of a key `rng` (unless x2 is x1), else the same."""
+    first, second = {}, {}
+    for name, value in kwargs.items():
+        if name == "rng" and value is not None and not same:
+            first[name], second[name] = jax.random.split(value)
+        elif isinstance(value, tuple) and len(value) == 2:
+            first[name], second[name] = value
+        else:
+            first[name] = second[name] = value
+    return first, second
