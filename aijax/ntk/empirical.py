@@ -1,0 +1,291 @@
+"""Empirical kernels of any function of parameters: the NTK of a finite network and the Gram matrix of its outputs.
+
+The neural tangent kernel of f at the parameters theta (Jacot, Gabriel, Hongler 2018) is
+
+    Theta[i, j, o, p] = sum over theta of  d f_o(x1_i) / d theta * d f_p(x2_j) / d theta
+
+There are four ways to it (Novak, Sohl-Dickstein, Schoenholz 2022, "Fast finite width neural tangent kernel"):
+
+- "jacobian": the Jacobians of both sides by reverse mode, then their product;
+- "vector_products": a product of the kernel and a vector, J(x1) (J(x2)^T v), for each unit vector;
+- "structured": for each product that a weight enters, activations and cotangents are paired without the Jacobian;
+- "auto": for each parameter the order that costs least by count, and vector products where all of these cost more.
+
+All give the same numbers. Where examples are independent, the outputs of an example are differentiated for it alone.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aijax.errors import ConfigError, did_you_mean
+from aijax.ntk.contract import einsum
+from aijax.ntk.independence import check_independent, check_pure
+from aijax.ntk.outputs import DIAGONAL, FULL, TRACED, Outputs, arrange
+from aijax.ntk.tangent import ORDERS, Mapped, Tangent, count_examples, make_tangent, ntk, prefix_axes, removed
+from aijax.trees import named_leaves
+from aijax.typing import Array, Params
+
+MEMORY_LIMIT = 4 << 30
+"""Bytes that pairing may hold in between, unless the caller says."""
+
+Kinds = Callable[[tuple[int, ...]], Outputs]
+"""Gives the axes of an output of some shape, that of examples among them."""
+
+
+def empirical_ntk(
+    apply_fn: Callable[[Params, Any], Any],
+    params: Params,
+    x1: Any,
+    x2: Any = None,
+    *,
+    trace_outputs: bool = False,
+    diagonal: bool = False,
+    contraction: str = "auto",
+    batch_independent: bool = True,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Any:
+    """Returns the neural tangent kernel of `apply_fn` between two batches.
+
+    Args:
+      apply_fn: any pure `apply_fn(params, x) -> y`; the first axis of `x` and of `y` is the example.
+      params: tree of floating-point arrays.
+      x1: array [n1, ...], or a tree of such.
+      x2: the same with n2 examples; None for the kernel of x1 with itself, of which about half is computed.
+      trace_outputs: gives the mean over equal outputs (the trace over the number of outputs) in place of all pairs.
+      diagonal: pairs example i of x1 with example i of x2 alone.
+      contraction: "auto", "jacobian", "vector_products" or "structured" (see the module).
+      batch_independent: says that y[i] depends on x[i] alone, which is checked; false for batch statistics and the
+        like: the whole batch is then differentiated at once, at n times the cost.
+      memory_limit: bytes that pairing may hold in between; orders of contraction are chosen to keep it where one does.
+
+    Returns:
+      For outputs [n, o]: [n1, n2, o, o]; traced [n1, n2]; diagonal [n, o, o]; both [n]. Outputs with more axes have a
+      pair of axes for each: [n1, n2, h, h', w, w', o, o']. A tree of outputs gives a tree of kernels, without terms
+      between different outputs. Kernels of half-precision functions are float32.
+
+    Raises:
+      ConfigError: shapes that do not agree, parameters or outputs that are not floating-point, a function that is not
+        pure or cannot be traced, examples that interact though independence was said, an unknown contraction.
+
+    >>> f = lambda params, x: x @ params["w"]
+    >>> empirical_ntk(f, {"w": jnp.ones((3, 2))}, jnp.eye(3)[:2], trace_outputs=True).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return tangent_kernel(
+        apply_fn,
+        params,
+        x1,
+        x2,
+        kinds=house_kinds(trace_outputs, diagonal),
+        mapped=Mapped(0, 0) if batch_independent else None,
+        contraction=contraction,
+        memory_limit=memory_limit,
+    )
+
+
+def empirical_nngp(
+    apply_fn: Callable[[Params, Any], Any],
+    params: Params,
+    x1: Any,
+    x2: Any = None,
+    *,
+    trace_outputs: bool = False,
+    diagonal: bool = False,
+) -> Any:
+    """Returns the products of outputs y(x1) y(x2)^T, of which the NNGP kernel is the mean over parameters.
+
+    Arguments, shapes and errors are those of `empirical_ntk`.
+
+    >>> empirical_nngp(lambda params, x: x @ params, jnp.ones((1, 2)), jnp.ones((3, 1)), trace_outputs=True).shape
+    (3, 3)
+    """
+    return output_kernel(apply_fn, params, x1, x2, house_kinds(trace_outputs, diagonal))
+
+
+def house_kinds(trace_outputs: bool, diagonal: bool) -> Kinds:
+    """Returns the axes that `trace_outputs` and `diagonal` ask for: the first is the example."""
+
+    def kinds(shape):
+        if not shape:
+            raise ConfigError("apply_fn: expected outputs with a first axis of examples, got a scalar")
+        rest = TRACED if trace_outputs else FULL
+        return Outputs(shape, (DIAGONAL if diagonal else FULL, *[rest] * (len(shape) - 1)))
+
+    return kinds
+
+
+def tangent_kernel(
+    function: Callable[[Params, Any], Any],
+    params: Params,
+    inputs1: Any,
+    inputs2: Any,
+    *,
+    kinds: Kinds,
+    mapped: Mapped | None,
+    contraction: str,
+    memory_limit: int = MEMORY_LIMIT,
+    where: str = "apply_fn",
+) -> Any:
+    """Returns the tangent kernel of each output of a function, checked; see `empirical_ntk` for what is refused.
+
+    Args:
+      function: `function(params, inputs) -> tree of arrays`.
+      params: tree of floating-point arrays.
+      inputs1: a batch: a tree of arrays.
+      inputs2: another, or None for the first with itself.
+      kinds: the kind of each axis of an output.
+      mapped: the axes of independent examples, or None.
+      contraction: a way of contraction.
+      memory_limit: bytes that pairing may hold in between.
+      where: what the function is called, for messages.
+    """
+    if contraction not in ORDERS:
+        raise ConfigError(f"contraction: unknown value {contraction!r}{did_you_mean(str(contraction), ORDERS)}")
+    params, inputs1, inputs2 = jax.tree.map(as_array, (params, inputs1, inputs2))
+    check_params(params)
+    check_alike(inputs1, inputs2, None if mapped is None else prefix_axes(mapped.in_axes, inputs1))
+    shapes1 = output_shapes(function, params, inputs1, where)
+    shapes2 = shapes1 if inputs2 is None else output_shapes(function, params, inputs2, where)
+    if mapped is not None:
+        check_batch(function, params, inputs1, mapped, shapes1, where)
+    places = [None] * len(jax.tree.leaves(shapes1)) if mapped is None else prefix_axes(mapped.out_axes, shapes1)
+    kernels = []
+    for index, place in enumerate(places):
+        output = functools.partial(output_of, function, index)
+        outputs1, outputs2 = (kinds(jax.tree.leaves(shapes)[index].shape) for shapes in (shapes1, shapes2))
+        first, second = make_pair(output, params, inputs1, inputs2, (outputs1, outputs2), mapped, place, contraction)
+        if (
+            not first.paired
+            and inputs2 is not None
+            and count_examples(first, inputs1) != count_examples(first, inputs2)
+        ):
+            raise ConfigError("x2: expected as many examples as x1 has, as each is paired with its like")
+        kernels.append(ntk(first, second, params, inputs1, inputs2, contraction=contraction, memory_limit=memory_limit))
+    return jax.tree.unflatten(jax.tree.structure(shapes1), kernels)
+
+
+def make_pair(output, params, inputs1, inputs2, outputs, mapped, place, contraction) -> tuple[Tangent, Tangent]:
+    """Returns the function made ready for both batches; it is planned once where examples are mapped."""
+
+    def make(inputs, axes, structured):
+        mapping = None if mapped is None else Mapped(mapped.in_axes, place)
+        return make_tangent(output, params, inputs, axes, mapping, structured=structured)
+
+    structured = contraction != "jacobian"
+    first = make(inputs1, outputs[0], structured)
+    if mapped is not None or inputs2 is None:
+        return first, first
+    second = make(inputs2, outputs[1], structured)
+    if first.index == second.index:
+        return first, second
+    return make(inputs1, outputs[0], False), make(inputs2, outputs[1], False)
+
+
+def output_of(function: Callable[[Params, Any], Any], index: int, params: Params, inputs: Any) -> Array:
+    """Returns one leaf of a function's tree of outputs."""
+    return jax.tree.leaves(function(params, inputs))[index]
+
+
+def output_kernel(
+    function: Callable[[Params, Any], Any], params: Params, inputs1: Any, inputs2: Any, kinds: Kinds
+) -> Any:
+    """Returns the products of a function's outputs for two batches, for each output (see `empirical_nngp`)."""
+    inputs1, inputs2 = jax.tree.map(as_array, (inputs1, inputs2))
+    check_alike(inputs1, inputs2, None)
+    y1 = function(params, inputs1)
+    y2 = y1 if inputs2 is None else function(params, inputs2)
+
+    def kernel(y1, y2):
+        outputs1, outputs2 = kinds(y1.shape), kinds(y2.shape)
+        for axis, kind in enumerate(outputs1.kinds):
+            if kind != FULL and y1.shape[axis] != y2.shape[axis]:
+                raise ConfigError(
+                    f"x2: outputs {y1.shape} and {y2.shape} differ on axis {axis}, where equals are paired"
+                )
+        one, two = (
+            (outputs.basis(y.dtype).reshape(outputs.number, -1) @ y.reshape(-1)).reshape(outputs.groups)
+            for outputs, y in ((outputs1, y1), (outputs2, y2))
+        )
+        return arrange(einsum("fgh,Fgh->gfF", one, two)[:, None, :, None], outputs1, outputs2, None)
+
+    return jax.tree.map(kernel, y1, y2)
+
+
+def as_array(x: Any) -> Array:
+    """Returns `x` as an array of jax."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+
+
+def output_shapes(function: Callable[[Params, Any], Any], params: Params, inputs: Any, where: str) -> Any:
+    """Returns the shapes of a function's outputs, refusing one that is not pure, cannot be traced or is not real."""
+    try:
+        check_pure(function, params, inputs, where=where)
+        shapes = jax.eval_shape(function, params, inputs)
+    except ConfigError:
+        raise
+    except Exception as error:
+        told = next(iter(str(error).strip().splitlines()), "")
+        raise ConfigError(
+            f"{where}: cannot be traced with these parameters and inputs ({type(error).__name__}: {told[:200]})"
+        ) from error
+    for shape in jax.tree.leaves(shapes):
+        if not jnp.issubdtype(shape.dtype, jnp.floating):
+            raise ConfigError(f"{where}: expected real floating-point outputs, got {shape.dtype}{list(shape.shape)}")
+    return shapes
+
+
+def check_params(params: Params) -> None:
+    """Refuses parameters that cannot be differentiated."""
+    for name, leaf in named_leaves(params).items():
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ConfigError(f"params: expected real floating-point arrays, but {name!r} is {leaf.dtype}")
+
+
+def check_alike(inputs1: Any, inputs2: Any, axes: Sequence[int | None] | None) -> None:
+    """Refuses batches whose trees or shapes differ in more than the number of examples, or that are empty."""
+    leaves1, tree1 = jax.tree.flatten(inputs1)
+    leaves2, tree2 = jax.tree.flatten(inputs1 if inputs2 is None else inputs2)
+    if tree1 != tree2:
+        raise ConfigError(f"x2: expected a tree like x1's, {tree1}, got {tree2}")
+    for index, (x, y) in enumerate(zip(leaves1, leaves2, strict=True)):
+        axis = 0 if axes is None else axes[index]
+        if axis is not None and not -x.ndim <= axis < x.ndim:
+            raise ConfigError(f"x1: expected an axis {axis} of examples, got shape {x.shape}")
+        trailing = [removed(z.shape, axis) if axis is not None and z.ndim else z.shape for z in (x, y)]
+        if x.ndim != y.ndim or trailing[0] != trailing[1]:
+            raise ConfigError(f"x2: expected examples of shape {trailing[0]} as x1 has, got {trailing[1]}")
+        if 0 in x.shape or 0 in y.shape:
+            raise ConfigError(f"{'x1' if 0 in x.shape else 'x2'}: expected at least one example, got shape {x.shape}")
+
+
+def check_batch(
+    function: Callable[[Params, Any], Any], params: Params, inputs: Any, mapped: Mapped, shapes: Any, where: str
+) -> None:
+    """Refuses inputs and outputs that do not agree in the number of examples, and examples that interact."""
+    leaves, tree = jax.tree.flatten(inputs)
+    axes = prefix_axes(mapped.in_axes, inputs)
+    counts = {x.shape[axis] for x, axis in zip(leaves, axes, strict=True) if axis is not None}
+    if len(counts) != 1:
+        raise ConfigError(f"x1: expected arrays with the same number of examples, got {sorted(counts) or 'none'}")
+    (n,) = counts
+    for shape, axis in zip(jax.tree.leaves(shapes), prefix_axes(mapped.out_axes, shapes), strict=True):
+        if axis is None or not -len(shape.shape) <= axis < len(shape.shape) or shape.shape[axis] != n:
+            raise ConfigError(f"{where}: expected outputs with {n} examples on axis {axis}, got shape {shape.shape}")
+
+    def batch_of(count):
+        sized = [
+            x if axis is None else jax.ShapeDtypeStruct(inserted(removed(x.shape, axis), axis % x.ndim, count), x.dtype)
+            for x, axis in zip(leaves, axes, strict=True)
+        ]
+        return jax.tree.unflatten(tree, sized)
+
+    check_independent(functools.partial(function, params), batch_of, where)
+
+
+def inserted(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
+    """Returns a shape with one more axis."""
+    return (*shape[:axis], size, *shape[axis:])
