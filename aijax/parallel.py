@@ -321,7 +321,7 @@ def each_device(function: Callable, mesh: Mesh, *, whole: int = 0) -> Callable:
 
     def one(*arguments):
         blocks = jax.tree.map(lambda x: x[0], arguments[whole:])
-        return jax.tree.map(lambda x: x[None], function(*arguments[:whole], *blocks))
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), function(*arguments[:whole], *blocks))
 
     if mesh.size == 1:
         return one

@@ -11,12 +11,13 @@ arguments: as constants they would be copied into each program and folded by the
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jax.sharding import Mesh
 
 from aijax import parallel
@@ -55,7 +56,7 @@ class FactoredKernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel:
+class KernelParts:
     """A kernel as three functions `(arrays, *blocks)`, the arguments that are no arrays bound.
 
     Attributes:
@@ -71,24 +72,15 @@ class Kernel:
     diagonal: Callable
 
 
-def as_kernel(kernel_fn: Callable, kernel_args: Sequence[Any]) -> Kernel:
-    """Returns `kernel_fn(x1, x2, *kernel_args)` as a `Kernel`."""
-    leaves, structure = jax.tree.flatten(tuple(kernel_args))
-    is_array = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
-
-    def arguments(arrays):
-        given = iter(arrays)
-        return structure.unflatten(
-            [next(given) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
-        )
-
-    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+def as_kernel(kernel_fn: Callable, kernel_args: Sequence[Any]) -> KernelParts:
+    """Returns `kernel_fn(x1, x2, *kernel_args)` as `KernelParts`."""
+    arrays, arguments = split_arrays(tuple(kernel_args))
     if isinstance(kernel_fn, FactoredKernel):
 
         def pair(arrays, first, second):
             return kernel_fn.pair_fn(first, second, *arguments(arrays))
 
-        return Kernel(
+        return KernelParts(
             arrays,
             lambda arrays, x: kernel_fn.features_fn(x, *arguments(arrays)),
             pair,
@@ -109,7 +101,21 @@ def as_kernel(kernel_fn: Callable, kernel_args: Sequence[Any]) -> Kernel:
             pass
         return plain(x, x, *arguments(arrays))
 
-    return Kernel(arrays, None, lambda arrays, x1, x2: plain(x1, x2, *arguments(arrays)), diagonal)
+    return KernelParts(arrays, None, lambda arrays, x1, x2: plain(x1, x2, *arguments(arrays)), diagonal)
+
+
+def split_arrays(tree: PyTree) -> tuple[list[Any], Callable[[Sequence[Any]], PyTree]]:
+    """Returns the arrays of a tree, and the function that puts others in their place: what is no array stays."""
+    leaves, structure = jax.tree.flatten(tree)
+    is_array = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
+
+    def with_arrays(arrays):
+        given = iter(arrays)
+        return structure.unflatten(
+            [next(given) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
+        )
+
+    return [leaf for leaf, array in zip(leaves, is_array, strict=True) if array], with_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +141,20 @@ class Programs:
       x1, x2: shapes of all the inputs; x2 is None for a symmetric kernel.
       sizes: rows of a block of x1 and of x2.
       mesh: the devices.
+      check: whether each array of a block must begin with the rows of both (`check_block`).
     """
 
-    def __init__(self, kernel: Kernel, x1: PyTree, x2: PyTree | None, sizes: tuple[int, int], mesh: Mesh):
-        self.kernel, self.mesh, self.sizes = kernel, mesh, sizes
+    def __init__(
+        self,
+        kernel: KernelParts,
+        x1: PyTree,
+        x2: PyTree | None,
+        sizes: tuple[int, int],
+        mesh: Mesh,
+        *,
+        check: bool = True,
+    ):
+        self.kernel, self.mesh, self.sizes, self._check = kernel, mesh, sizes, check
         self._inputs = [_resized(x, size) for x, size in zip((x1, x1 if x2 is None else x2), sizes, strict=True)]
 
     @functools.cached_property
@@ -164,35 +180,18 @@ class Programs:
         return self._checked(self._compile(self.kernel.diagonal, self.held[0], optional=True))
 
     def _checked(self, program: Program) -> Program:
-        check_block(program.output, self.sizes)
+        if self._check:
+            check_block(program.output, self.sizes)
         return program
 
     def _compile(self, function: Callable, *blocks: PyTree, optional: bool = False) -> Program:
         """Returns `function(arrays, *blocks)` compiled for the mesh. Where it is `optional` a last stack says, as one
         flag a device, which devices are to compute anything."""
-        mesh, arrays = self.mesh, self.kernel.arrays
-        closed, output = jax.make_jaxpr(function, return_shape=True)(arrays, *blocks)
-
-        def evaluate(constants, arrays, *blocks):
-            leaves = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(*jax.tree.leaves((arrays, blocks)))
-            return jax.tree.structure(output).unflatten(leaves)
-
-        def evaluate_wanted(constants, arrays, *blocks):
-            *blocks, wanted = blocks
-            nothing = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), output)
-            return jax.lax.cond(
-                wanted, lambda *blocks: evaluate(constants, arrays, *blocks), lambda *_: nothing, *blocks
-            )
-
-        guarded = optional and mesh.size > 1
-        stacks = [*blocks, jax.ShapeDtypeStruct((), bool)] if guarded else blocks
+        mesh, guarded = self.mesh, optional and self.mesh.size > 1
+        closed, output = jax.make_jaxpr(function, return_shape=True)(self.kernel.arrays, *blocks)
+        compiled = _compiled(_Recipe(closed, self.kernel.arrays, blocks, output, mesh, guarded))
+        whole = jax.device_put((closed.consts, self.kernel.arrays), parallel.replicated(mesh))
         placed = parallel.stack_sharding(mesh)
-        specs = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((mesh.size, *leaf.shape), leaf.dtype, sharding=placed), stacks
-        )
-        whole = jax.device_put((closed.consts, arrays), parallel.replicated(mesh))
-        stacked = parallel.each_device(evaluate_wanted if guarded else evaluate, mesh, whole=2)
-        compiled = jax.jit(stacked).lower(*whole, *specs).compile()
 
         def run(*stacks):
             *stacks, wanted = stacks if optional else (*stacks, None)
@@ -200,6 +199,71 @@ class Programs:
             return compiled(*whole, *stacks, *flags)
 
         return Program(run, output, _bytes_of(compiled, output))
+
+
+class _Recipe:
+    """A traced function to compile; two are equal when their programs are."""
+
+    def __init__(
+        self, closed: ClosedJaxpr, arrays: list, blocks: Sequence[PyTree], output: PyTree, mesh, guarded: bool
+    ):
+        self.closed, self.arrays, self.blocks, self.output = closed, arrays, blocks, output
+        self.mesh, self.guarded = mesh, guarded
+        self.inner = list(inner_constants(closed.jaxpr))  # kept, so that their identities stay theirs
+        structures = jax.tree.structure((arrays, blocks)), jax.tree.structure(output)
+        self._key = str(closed.jaxpr), tuple(map(id, self.inner)), structures, mesh, guarded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Recipe) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(recipe: _Recipe) -> Any:
+    """Returns the compiled program of `(constants, arrays, *stacks)`; what was compiled before is not compiled again,
+    as with `jax.jit`, but for equal programs, whatever function they were traced from."""
+    jaxpr, output, mesh = recipe.closed.jaxpr, recipe.output, recipe.mesh
+
+    def evaluate(constants, arrays, *blocks):
+        leaves = jaxpr_as_fun(ClosedJaxpr(jaxpr, constants))(*jax.tree.leaves((arrays, blocks)))
+        return jax.tree.structure(output).unflatten(map(jnp.asarray, leaves))
+
+    def evaluate_wanted(constants, arrays, *blocks):
+        *blocks, wanted = blocks
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
+        return jax.lax.cond(wanted, lambda *blocks: evaluate(constants, arrays, *blocks), lambda *_: nothing, *blocks)
+
+    stacks = [*recipe.blocks, jax.ShapeDtypeStruct((), bool)] if recipe.guarded else recipe.blocks
+    placed = parallel.stack_sharding(mesh)
+    specs = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((mesh.size, *leaf.shape), leaf.dtype, sharding=placed), stacks
+    )
+    whole = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf), sharding=parallel.replicated(mesh)),
+        (recipe.closed.consts, recipe.arrays),
+    )
+    stacked = parallel.each_device(evaluate_wanted if recipe.guarded else evaluate, mesh, whole=2)
+    return jax.jit(stacked).lower(*whole, *specs).compile()
+
+
+def inner_constants(jaxpr: Jaxpr) -> Iterator[Any]:
+    """Yields the arrays that are constants of the jaxprs inside a jaxpr."""
+    for equation in jaxpr.eqns:
+        for variable in equation.invars:
+            if isinstance(variable, Literal) and np.ndim(variable.val) > 0:
+                yield variable.val
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if isinstance(inner, ClosedJaxpr):
+                yield from inner.consts
+                yield from inner_constants(inner.jaxpr)
+            elif isinstance(inner, Jaxpr):
+                yield from inner_constants(inner)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, (ClosedJaxpr, Jaxpr))
 
 
 def check_block(output: PyTree, sizes: tuple[int, int]) -> None:
@@ -214,7 +278,7 @@ def check_block(output: PyTree, sizes: tuple[int, int]) -> None:
         raise ConfigError("kernel_fn: expected an array or a tree of arrays, got a tree without arrays")
 
 
-def probe(kernel: Kernel, x1: PyTree, x2: PyTree | None) -> tuple[PyTree, ClosedJaxpr]:
+def probe(kernel: KernelParts, x1: PyTree, x2: PyTree | None) -> tuple[PyTree, ClosedJaxpr]:
     """Returns the shapes of a block of 2 x 3 rows and its jaxpr, which tells one kernel from another.
 
     Raises:
@@ -233,7 +297,7 @@ def probe(kernel: Kernel, x1: PyTree, x2: PyTree | None) -> tuple[PyTree, Closed
 
 
 def choose_sizes(
-    kernel: Kernel, x1: PyTree, x2: PyTree | None, mesh: Mesh, budget: int
+    kernel: KernelParts, x1: PyTree, x2: PyTree | None, mesh: Mesh, budget: int
 ) -> tuple[tuple[int, int], Programs]:
     """Returns the rows of a block that fit into `budget` bytes of a device, and the programs compiled to know it.
 
@@ -284,9 +348,13 @@ def _even(size: int, block: int, devices: int) -> int:
 
 
 def _resized(x: PyTree, rows: int) -> PyTree:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)), x
-    )
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), _dtype(leaf)), x)
+
+
+def _dtype(leaf: Any) -> Any:
+    """Returns the type that an array has on a device."""
+    key = isinstance(leaf, jax.Array)  # typed keys have a type that NumPy does not know
+    return leaf.dtype if key else jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def _bytes_of(compiled: Any, output: PyTree) -> int:

@@ -5,13 +5,14 @@ A program is its jaxpr as text (without addresses in memory) and the arrays that
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
+from aijax.ntk.block_programs import inner_constants
 from aijax.trees import path_name
 from aijax.typing import PyTree
 
@@ -33,7 +34,7 @@ def fingerprint(program: ClosedJaxpr, arguments: Sequence[Any], x1: PyTree, x2: 
         "x2": "x1" if x2 is None else checksum(x2),
         "kernel_args": checksum(list(arguments)),
         "kernel_fn": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
-        "the arrays inside kernel_fn": checksum([*program.consts, *_constants(program.jaxpr)]),
+        "the arrays inside kernel_fn": checksum([*program.consts, *inner_constants(program.jaxpr)]),
         "jax": jax.__version__,
     }
 
@@ -57,21 +58,3 @@ def checksum(tree: PyTree) -> str:
         for start in range(0, leaf.shape[0], rows):
             digest.update(np.ascontiguousarray(leaf[start : start + rows]).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _constants(jaxpr: Jaxpr) -> Iterator[Any]:
-    """Yields the arrays that are constants of the jaxprs inside a jaxpr."""
-    for equation in jaxpr.eqns:
-        for variable in equation.invars:
-            if isinstance(variable, Literal) and np.ndim(variable.val) > 0:
-                yield variable.val
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if isinstance(inner, ClosedJaxpr):
-                yield from inner.consts
-                yield from _constants(inner.jaxpr)
-            elif isinstance(inner, Jaxpr):
-                yield from _constants(inner)
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, (ClosedJaxpr, Jaxpr))

@@ -208,7 +208,7 @@ class KernelStore:
             yield first()
 
     def _remove_the_rest(self) -> None:
-        """Removes the files of chunks that do not count: one at the edge, smaller than its file, would first be read."""
+        """Removes the files of chunks that do not count: one at the edge, smaller than its file, would be read."""
         rows, cols = grid(self.about)
         for i, j in itertools.product(range(rows), range(cols)):
             if (tuple(sorted((i, j))) if self.symmetric else (i, j)) not in self.done:
