@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jax.sharding import Mesh
 
 from aijax import parallel
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, RunError
 from aijax.trees import count_bytes
 from aijax.typing import PyTree
 
@@ -31,6 +31,8 @@ LEAST_ROWS, MOST_ROWS = 32, 1024
 """Rows of a block that is chosen: memory apart, a quarter of a device's share of the rows, between these."""
 RESULTS_HELD = 3
 """Blocks of results on a device at once: one that is computed, two on their way to the host."""
+
+NO_ROOM = "kernel_blocks: one row by one row of the kernel is more than the memory of a device"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,45 +65,34 @@ class KernelParts:
       arrays: the arrays among the kernel's arguments.
       features: of a block of rows, or None where they are the rows.
       pair: of two blocks' features.
-      diagonal: of one block's features.
+      diagonal: of one block's features, where that is another function than `pair` of them with themselves; it may
+        turn out when it is traced that it is not.
     """
 
     arrays: list[Any]
     features: Callable | None
     pair: Callable
-    diagonal: Callable
+    diagonal: Callable | None
 
 
 def as_kernel(kernel_fn: Callable, kernel_args: Sequence[Any]) -> KernelParts:
     """Returns `kernel_fn(x1, x2, *kernel_args)` as `KernelParts`."""
     arrays, arguments = split_arrays(tuple(kernel_args))
     if isinstance(kernel_fn, FactoredKernel):
-
-        def pair(arrays, first, second):
-            return kernel_fn.pair_fn(first, second, *arguments(arrays))
-
         return KernelParts(
             arrays,
             lambda arrays, x: kernel_fn.features_fn(x, *arguments(arrays)),
-            pair,
-            lambda arrays, features: pair(arrays, features, features),
+            lambda arrays, first, second: kernel_fn.pair_fn(first, second, *arguments(arrays)),
+            None,
         )
     # what a jitted function closes over would stay inside its own jaxpr
     plain = kernel_fn.__wrapped__ if isinstance(kernel_fn, jax.stages.Wrapped) else kernel_fn
-
-    def diagonal(arrays, x):
-        try:
-            block = plain(x, None, *arguments(arrays))
-            size = jax.tree.leaves(x)[0].shape[0]
-            if all(leaf.shape[:2] == (size, size) for leaf in jax.tree.leaves(block)):
-                return block
-        except jax.errors.JaxRuntimeError:
-            raise
-        except Exception:  # it knows no x2=None: whatever else is wrong with it is raised by the next line
-            pass
-        return plain(x, x, *arguments(arrays))
-
-    return KernelParts(arrays, None, lambda arrays, x1, x2: plain(x1, x2, *arguments(arrays)), diagonal)
+    return KernelParts(
+        arrays,
+        None,
+        lambda arrays, x1, x2: plain(x1, x2, *arguments(arrays)),
+        lambda arrays, x: plain(x, None, *arguments(arrays)),
+    )
 
 
 def split_arrays(tree: PyTree) -> tuple[list[Any], Callable[[Sequence[Any]], PyTree]]:
@@ -162,9 +153,8 @@ class Programs:
         """Of a block of x1 and of a block of x2, or None where the features are the rows."""
         if self.kernel.features is None:
             return None
-        first = self._compile(self.kernel.features, self._inputs[0])
-        alike = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, *self._inputs)
-        return first, first if jax.tree.all(alike) else self._compile(self.kernel.features, self._inputs[1])
+        first, second = (self._compile(*self._trace(self.kernel.features, x), x) for x in self._inputs)
+        return first, second
 
     @property
     def held(self) -> list[PyTree]:
@@ -173,32 +163,47 @@ class Programs:
 
     @functools.cached_property
     def pair(self) -> Program:
-        return self._checked(self._compile(self.kernel.pair, *self.held, optional=True))
+        """`run(first, second, wanted)`: of two blocks' features; `wanted` says which devices compute anything."""
+        traced = self._trace(self.kernel.pair, *self.held)
+        if self._check:
+            check_block(traced[1], self.sizes)
+        return self._compile(*traced, *self.held, optional=True)
 
     @functools.cached_property
     def diagonal(self) -> Program:
-        return self._checked(self._compile(self.kernel.diagonal, self.held[0], optional=True))
+        """`run(features, wanted)`: of a block with itself."""
+        traced = None
+        if self.kernel.diagonal is not None:
+            try:
+                traced = self._trace(self.kernel.diagonal, self.held[0])
+                if self._check:
+                    check_block(traced[1], self.sizes)
+            except jax.errors.JaxRuntimeError:
+                raise
+            except Exception:  # it knows no x2=None: whatever else is wrong with it is raised by `pair`
+                traced = None
+        if traced is not None:
+            return self._compile(*traced, self.held[0], optional=True)
+        pair = self.pair
+        return Program(lambda features, wanted: pair.run(features, features, wanted), pair.output, pair.bytes)
 
-    def _checked(self, program: Program) -> Program:
-        if self._check:
-            check_block(program.output, self.sizes)
-        return program
+    def _trace(self, function: Callable, *blocks: PyTree) -> tuple[ClosedJaxpr, PyTree]:
+        return jax.make_jaxpr(function, return_shape=True)(self.kernel.arrays, *blocks)
 
-    def _compile(self, function: Callable, *blocks: PyTree, optional: bool = False) -> Program:
-        """Returns `function(arrays, *blocks)` compiled for the mesh. Where it is `optional` a last stack says, as one
-        flag a device, which devices are to compute anything."""
-        mesh, guarded = self.mesh, optional and self.mesh.size > 1
-        closed, output = jax.make_jaxpr(function, return_shape=True)(self.kernel.arrays, *blocks)
-        compiled = _compiled(_Recipe(closed, self.kernel.arrays, blocks, output, mesh, guarded))
-        whole = jax.device_put((closed.consts, self.kernel.arrays), parallel.replicated(mesh))
+    def _compile(self, closed: ClosedJaxpr, output: PyTree, *blocks: PyTree, optional: bool = False) -> Program:
+        """Returns the program of a traced function of `(arrays, *blocks)` for the mesh. Where it is `optional` a last
+        stack says, as one flag a device, which devices are to compute anything."""
+        mesh, guarded, arrays = self.mesh, optional and self.mesh.size > 1, self.kernel.arrays
+        program = compiled(_Recipe(closed, arrays, blocks, output, mesh, guarded))
+        whole = jax.device_put((closed.consts, arrays), parallel.replicated(mesh))
         placed = parallel.stack_sharding(mesh)
 
         def run(*stacks):
             *stacks, wanted = stacks if optional else (*stacks, None)
             flags = [jax.device_put(np.asarray(wanted), placed)] if guarded else []
-            return compiled(*whole, *stacks, *flags)
+            return program(*whole, *stacks, *flags)
 
-        return Program(run, output, _bytes_of(compiled, output))
+        return Program(run, output, _bytes_of(program, output))
 
 
 class _Recipe:
@@ -207,8 +212,11 @@ class _Recipe:
     def __init__(
         self, closed: ClosedJaxpr, arrays: list, blocks: Sequence[PyTree], output: PyTree, mesh, guarded: bool
     ):
-        self.closed, self.arrays, self.blocks, self.output = closed, arrays, blocks, output
-        self.mesh, self.guarded = mesh, guarded
+        self.jaxpr, self.blocks, self.output, self.mesh, self.guarded = closed.jaxpr, blocks, output, mesh, guarded
+        self.whole = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf), sharding=parallel.replicated(mesh)),
+            (closed.consts, arrays),
+        )
         self.inner = list(inner_constants(closed.jaxpr))  # kept, so that their identities stay theirs
         structures = jax.tree.structure((arrays, blocks)), jax.tree.structure(output)
         self._key = str(closed.jaxpr), tuple(map(id, self.inner)), structures, mesh, guarded
@@ -221,10 +229,10 @@ class _Recipe:
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(recipe: _Recipe) -> Any:
+def compiled(recipe: _Recipe) -> Any:
     """Returns the compiled program of `(constants, arrays, *stacks)`; what was compiled before is not compiled again,
     as with `jax.jit`, but for equal programs, whatever function they were traced from."""
-    jaxpr, output, mesh = recipe.closed.jaxpr, recipe.output, recipe.mesh
+    jaxpr, output, mesh = recipe.jaxpr, recipe.output, recipe.mesh
 
     def evaluate(constants, arrays, *blocks):
         leaves = jaxpr_as_fun(ClosedJaxpr(jaxpr, constants))(*jax.tree.leaves((arrays, blocks)))
@@ -240,12 +248,8 @@ def _compiled(recipe: _Recipe) -> Any:
     specs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((mesh.size, *leaf.shape), leaf.dtype, sharding=placed), stacks
     )
-    whole = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf), sharding=parallel.replicated(mesh)),
-        (recipe.closed.consts, recipe.arrays),
-    )
     stacked = parallel.each_device(evaluate_wanted if recipe.guarded else evaluate, mesh, whole=2)
-    return jax.jit(stacked).lower(*whole, *specs).compile()
+    return jax.jit(stacked).lower(*recipe.whole, *specs).compile()
 
 
 def inner_constants(jaxpr: Jaxpr) -> Iterator[Any]:
@@ -314,8 +318,10 @@ def choose_sizes(
             if programs.features is not None:
                 used = max(used, *(program.bytes for program in programs.features))
         except jax.errors.JaxRuntimeError as error:
-            if not out_of_memory(error) or max(sizes) == 1:
+            if not out_of_memory(error):
                 raise
+            if max(sizes) == 1:
+                raise RunError(NO_ROOM) from None
             used = 4 * budget
         if used <= budget or max(sizes) == 1:
             return sizes, programs

@@ -27,6 +27,7 @@ from aijax import parallel
 from aijax.errors import ConfigError, RunError
 from aijax.ntk.assembly import Assembly, InMemory
 from aijax.ntk.block_programs import (
+    NO_ROOM,
     FactoredKernel,
     Programs,
     as_kernel,
@@ -129,7 +130,7 @@ def kernel_blocks(
                 if not out_of_memory(error):
                     raise
             if max(block) == 1:
-                raise RunError("kernel_blocks: one row by one row of the kernel is more than the memory of a device")
+                raise RunError(NO_ROOM)
             programs, smaller = None, tuple(-(-size // 2) for size in block)
             tell(
                 f"kernel_blocks: a block of {_times(block)} rows is more than the memory of a device; going on with "
