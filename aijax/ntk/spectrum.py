@@ -1,0 +1,254 @@
+"""Spectra of the tangent kernel of many points, from products alone.
+
+Theta = J J^T acts on vectors like the outputs of all n examples, so that for outputs [n, o] it has n o eigenvalues
+lambda. Of these, without the matrix (`operator.py` gives the products, `aijax.linalg` the solvers):
+
+    largest eigenvalues       thick-restart Lanczos
+    tr Theta                  the squared norms of all gradients, exactly; or E[z^T Theta z] over random signs z
+    log det(Theta + c I)      stochastic Lanczos quadrature
+    effective rank            sum_i lambda_i / (lambda_i + c), likewise; or (tr Theta)^2 / tr Theta^2
+
+The effective rank at ridge c is the degrees of freedom of kernel regression with that ridge (Hastie and Tibshirani
+1990, section 3.5); without a ridge it is the participation ratio of the spectrum, between 1 and n o.
+"""
+
+import contextlib
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh
+
+from aijax import linalg
+from aijax.errors import ConfigError
+from aijax.linalg import Eigenpairs, Estimate
+from aijax.ntk.empirical import empirical_ntk
+from aijax.ntk.operator import (
+    check_batches,
+    check_inputs,
+    kernel_vector_product,
+    output_shapes,
+    row_ranges,
+    take,
+)
+from aijax.typing import Array, Callable, Float, Params, PRNGKey, PyTree
+
+HELD_ON_DEVICE = 1 << 30
+"""Bytes of host data above which they stay on the host."""
+
+
+def top_eigenvalues(
+    key: PRNGKey,
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x: PyTree,
+    k: int = 10,
+    *,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    tolerance: float = 1e-5,
+    subspace: int | None = None,
+) -> Eigenpairs:
+    """Returns the k largest eigenvalues of the tangent kernel of x, with their vectors and error bounds.
+
+    The vectors have the shape of `apply_fn(params, x)` after a first axis of k. Memory is `subspace` such vectors.
+
+    Args:
+      key: for the first vector.
+      apply_fn, params, x, batch_size, mesh: as in `kernel_vector_product`.
+      k: how many.
+      tolerance: residual to reach, relative to the largest eigenvalue.
+      subspace: vectors held; default 2 k + 20.
+
+    Raises:
+      ConfigError: as `kernel_vector_product` and `linalg.eigsh`.
+
+    >>> f = lambda w, x: x @ w
+    >>> top_eigenvalues(jax.random.key(0), f, jnp.ones(2), jnp.diag(jnp.array([1.0, 3.0])), 1).values.round(3).tolist()
+    [9.0]
+    """
+    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
+    with outside():
+        return linalg.eigsh(matvec, key, example, k, tolerance=tolerance, subspace=subspace)
+
+
+def trace(
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x: PyTree,
+    *,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Float[Array, ""]:
+    """Returns the exact trace of the tangent kernel of x, the sum of the squared norms of all gradients.
+
+        tr Theta = sum_(i, o) |grad f_o(x_i)|^2
+
+    One backward pass for each output of an example; for very many outputs `estimate_trace` costs less.
+
+    Args:
+      apply_fn, params, x, batch_size, mesh: as in `kernel_vector_product`.
+
+    Raises:
+      ConfigError: as `empirical_ntk`; examples that interact.
+
+    >>> float(trace(lambda w, x: x @ w, jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]])))
+    30.0
+    """
+    n = check_inputs(x, "x")
+    check_batches(apply_fn, params, x, batch_size, mesh)
+    parts = [_batch_trace(apply_fn, params, take(x, rows, mesh)) for rows in row_ranges(n, batch_size)]
+    return sum(parts[1:], start=parts[0])
+
+
+def estimate_trace(
+    key: PRNGKey,
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x: PyTree,
+    num_samples: int = 16,
+    *,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Estimate:
+    """Returns an unbiased estimate of the trace from `num_samples` products, and its standard error.
+
+    Args:
+      key: for the probes.
+      apply_fn, params, x, batch_size, mesh: as in `kernel_vector_product`.
+      num_samples: probes, at least 2.
+
+    Raises:
+      ConfigError: as `kernel_vector_product` and `linalg.hutchinson_trace`.
+
+    Source: Hutchinson 1990, Commun. Stat. Simul. Comput. 19.
+    """
+    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
+    with outside():
+        return linalg.hutchinson_trace(matvec, key, example, num_samples)
+
+
+def log_determinant(
+    key: PRNGKey,
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x: PyTree,
+    ridge: float,
+    *,
+    num_samples: int = 16,
+    steps: int = 50,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Estimate:
+    """Returns an estimate of `log det(Theta + ridge I)` over all outputs of all examples, and its standard error.
+
+    Args:
+      key: for the probes.
+      apply_fn, params, x, batch_size, mesh: as in `kernel_vector_product`.
+      ridge: what is added to each eigenvalue, positive.
+      num_samples: probes, at least 2.
+      steps: products for each probe; more for a smaller ridge.
+
+    Raises:
+      ConfigError: a ridge that is not positive; as `kernel_vector_product` and `linalg.log_determinant`.
+
+    Source: Ubaru, Chen and Saad 2017, SIAM J. Matrix Anal. Appl. 38.
+    """
+    _check_ridge(ridge)
+    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
+
+    def regularised(v):
+        return jax.tree.map(lambda a, b: a + ridge * b, matvec(v), v)
+
+    with outside():
+        return linalg.log_determinant(regularised, key, example, num_samples=num_samples, steps=steps)
+
+
+def effective_rank(
+    key: PRNGKey,
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x: PyTree,
+    ridge: float | None = None,
+    *,
+    num_samples: int = 16,
+    steps: int = 50,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Float[Array, ""]:
+    """Returns an estimate of the number of directions of output space that the kernel fills.
+
+        with a ridge c:  sum_i lambda_i / (lambda_i + c)          without:  (sum_i lambda_i)^2 / sum_i lambda_i^2
+
+    Args:
+      key: for the probes.
+      apply_fn, params, x, batch_size, mesh: as in `kernel_vector_product`.
+      ridge: c, positive; None for the participation ratio, whose numerator is exact.
+      num_samples: probes, at least 2.
+      steps: products for each probe, where there is a ridge.
+
+    Raises:
+      ConfigError: a ridge that is not positive; as `kernel_vector_product` and `linalg.slq`.
+
+    Source: Hastie and Tibshirani 1990, Generalized Additive Models, section 3.5, for the ridge.
+    """
+    if ridge is not None:
+        _check_ridge(ridge)
+    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
+    if ridge is not None:
+        with outside():
+            return linalg.slq(
+                lambda value: value / (value + ridge), matvec, key, example, num_samples=num_samples, steps=steps
+            ).value
+    with outside():
+        # two steps of the process integrate a square exactly: its first norm is |Theta z|^2
+        squares = linalg.slq(jnp.square, matvec, key, example, num_samples=num_samples, steps=2).value
+    return trace(apply_fn, params, x, batch_size=batch_size, mesh=mesh) ** 2 / squares
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_trace(apply_fn, params, x):
+    means = empirical_ntk(apply_fn, params, x, trace_outputs=True, diagonal=True)
+    outputs = output_shapes(apply_fn, params, x)
+    totals = jax.tree.map(lambda mean, out: mean.sum() * math.prod(out.shape[1:]), means, outputs)
+    return sum(jax.tree.leaves(totals))
+
+
+def _operator(apply_fn, params, x, batch_size, mesh):
+    """Returns the kernel's products, the shapes of its vectors, and the context in which a solver is to run."""
+    example = output_shapes(apply_fn, params, x)
+    outside = _runs_outside_loops(apply_fn, params, x)
+    if not outside:
+        x = jax.tree.map(jnp.asarray, x)
+    matvec = kernel_vector_product(apply_fn, params, x, batch_size=batch_size, mesh=mesh)
+    return matvec, example, jax.disable_jit if outside else contextlib.nullcontext
+
+
+def _runs_outside_loops(apply_fn, params, x):
+    """Returns whether solvers are to make their steps from Python: for data that stay on the host, and convolutions
+    on CPU (see `kernel_vector_product`)."""
+    leaves = jax.tree.leaves(x)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, *jax.tree.leaves(params))):
+        return False
+    if any(type(leaf) is not np.ndarray and not isinstance(leaf, jax.Array) for leaf in leaves):
+        return True
+    host = sum(leaf.nbytes for leaf in leaves if not isinstance(leaf, jax.Array))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)), x)
+    return host > HELD_ON_DEVICE or (
+        jax.default_backend() == "cpu" and _convolves(jax.make_jaxpr(apply_fn)(params, shapes).jaxpr)
+    )
+
+
+def _convolves(jaxpr):
+    return any(
+        equation.primitive.name == "conv_general_dilated" or any(map(_convolves, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+def _check_ridge(ridge):
+    if not ridge > 0:
+        raise ConfigError(f"ridge: expected a positive number, got {ridge!r}")

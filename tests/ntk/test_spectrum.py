@@ -1,0 +1,113 @@
+"""Spectra of tangent kernels from products against those of the matrix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aijax import parallel
+from aijax.errors import ConfigError
+from aijax.ntk import spectrum
+
+
+def mlp(params, x):
+    return jnp.tanh(x @ params["w"]) @ params["v"]
+
+
+def cnn(params, x):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = jax.nn.relu(jax.lax.conv_general_dilated(x, params["w"], (1, 1), "SAME", dimension_numbers=numbers))
+    return x.mean((1, 2)) @ params["v"]
+
+
+def eigenvalues_of(apply_fn, params, x):
+    jacobian = jax.jacobian(apply_fn)(params, x)
+    flat = jnp.concatenate([j.reshape(j.shape[0] * j.shape[1], -1) for j in jax.tree.leaves(jacobian)], axis=1)
+    return np.linalg.eigvalsh(np.asarray(flat @ flat.T, np.float64))[::-1]
+
+
+@pytest.fixture(scope="module", params=[mlp, cnn], ids=["in loops", "outside of loops"])
+def case(request):
+    """A network, its parameters, 20 examples, and the 40 eigenvalues of its kernel."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    shape, w = ((20, 5), (5, 8)) if request.param is mlp else ((20, 4, 4, 2), (3, 3, 2, 8))
+    params = {"w": jax.random.normal(keys[0], w), "v": jax.random.normal(keys[1], (8, 2))}
+    x = jax.random.normal(keys[2], shape)
+    return request.param, params, x, eigenvalues_of(request.param, params, x)
+
+
+KEY = jax.random.key(1)
+
+
+def test_the_largest_eigenvalues(case):
+    apply_fn, params, x, exact = case
+    pairs = spectrum.top_eigenvalues(KEY, apply_fn, params, x, 3, batch_size=8)
+    np.testing.assert_allclose(pairs.values, exact[:3], rtol=1e-4)
+    assert pairs.vectors.shape == (3, 20, 2)
+
+
+def test_the_exact_trace(case):
+    apply_fn, params, x, exact = case
+    for batch_size in (None, 8):
+        np.testing.assert_allclose(
+            spectrum.trace(apply_fn, params, np.asarray(x), batch_size=batch_size), exact.sum(), rtol=1e-4
+        )
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A perceptron, its parameters, 12 examples, and the 24 eigenvalues of its kernel."""
+    keys = jax.random.split(jax.random.key(3), 3)
+    params = {"w": jax.random.normal(keys[0], (5, 8)) / 2, "v": jax.random.normal(keys[1], (8, 2))}
+    x = jax.random.normal(keys[2], (12, 5))
+    return params, x, eigenvalues_of(mlp, params, x)
+
+
+def test_estimates_lie_within_their_standard_errors(small):
+    params, x, exact = small
+    estimate = spectrum.estimate_trace(KEY, mlp, params, x, 32)
+    assert abs(estimate.value - exact.sum()) < 4 * estimate.standard_error
+    ridge = 0.1 * exact.mean()
+    estimate = spectrum.log_determinant(KEY, mlp, params, x, ridge, num_samples=32, steps=24)
+    assert abs(estimate.value - np.log(exact + ridge).sum()) < 4 * estimate.standard_error
+
+
+def test_effective_ranks(small):
+    params, x, exact = small
+    rank = spectrum.effective_rank(KEY, mlp, params, x, num_samples=256)
+    np.testing.assert_allclose(rank, exact.sum() ** 2 / (exact**2).sum(), rtol=0.15)
+    ridge = float(exact.mean())
+    rank = spectrum.effective_rank(KEY, mlp, params, x, ridge, num_samples=64, steps=24)
+    np.testing.assert_allclose(rank, (exact / (exact + ridge)).sum(), rtol=0.15)
+
+
+def test_data_on_the_host_and_meshes(small, tmp_path):
+    params, x, _ = small
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.testing.assert_allclose(
+        spectrum.estimate_trace(KEY, mlp, params, mapped, 2, batch_size=8).value,
+        spectrum.estimate_trace(KEY, mlp, params, x, 2, batch_size=8, mesh=parallel.make_mesh()).value,
+        rtol=1e-4,
+    )
+
+
+def test_an_eigenvalue_has_a_derivative_in_the_parameters(small):
+    params, x, _ = small
+
+    def largest(params):
+        return spectrum.top_eigenvalues(KEY, mlp, params, x, 1, subspace=12).values[0]
+
+    def largest_of_the_matrix(params):
+        jacobian = jax.jacobian(mlp)(params, x)
+        flat = jnp.concatenate([j.reshape(24, -1) for j in jax.tree.leaves(jacobian)], axis=1)
+        return jnp.linalg.eigvalsh(flat @ flat.T)[-1]
+
+    found, expected = jax.jit(jax.grad(largest))(params), jax.grad(largest_of_the_matrix)(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=2e-2), found, expected)
+
+
+def test_a_ridge_is_positive():
+    for function in (spectrum.log_determinant, spectrum.effective_rank):
+        with pytest.raises(ConfigError, match="ridge"):
+            function(KEY, mlp, {"w": jnp.ones((5, 8)), "v": jnp.ones((8, 2))}, jnp.ones((3, 5)), 0.0)
