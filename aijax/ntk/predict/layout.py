@@ -1,0 +1,121 @@
+"""Kernels with zipped output axes as matrices, outputs as columns, and back.
+
+Outputs f(X) have axes (n, ...). A kernel has two copies of every axis of f(X) that is not in `trace_axes`, zipped:
+(n1, n2, H, H', ...), the first copy belonging to the first argument; over the axes in `trace_axes` it is the identity.
+Let p be the product of the kept axes and c that of the traced ones. Then the kernel is a matrix `[p, p]` that acts on
+each of the c columns of f(X) as `[p, c]`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from aijax.errors import ConfigError
+from aijax.typing import Array, Callable
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of the targets, and which of their axes the kernels have (`kept`) and lack (`traced`)."""
+
+    shape: tuple[int, ...]
+    kept: tuple[int, ...]
+    traced: tuple[int, ...]
+
+    @property
+    def kept_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in self.kept)
+
+    @property
+    def traced_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in self.traced)
+
+
+def make_layout(y_train: Array, trace_axes: int | Sequence[int]) -> Layout:
+    """Returns the layout of targets and trace axes (which may be negative or repeated)."""
+    if y_train.ndim == 0:
+        raise ConfigError("y_train: expected targets [n, ...], got a scalar")
+    axes = (trace_axes,) if isinstance(trace_axes, int) else tuple(trace_axes)
+    for axis in axes:
+        if isinstance(axis, bool) or not isinstance(axis, int) or not -y_train.ndim <= axis < y_train.ndim:
+            raise ConfigError(f"trace_axes: {axis!r} is not an axis of y_train, whose shape is {y_train.shape}")
+    traced = tuple(sorted({axis % y_train.ndim for axis in axes}))
+    kept = tuple(axis for axis in range(y_train.ndim) if axis not in traced)
+    return Layout(y_train.shape, kept, traced)
+
+
+def train_matrix(name: str, kernel: Array, layout: Layout) -> Array:
+    """Returns a train-train kernel as `[p, p]`.
+
+    Raises:
+      ConfigError: it is not the kernel of the targets' shape without the trace axes.
+    """
+    expected = tuple(size for size in layout.kept_shape for _ in range(2))
+    if kernel.shape != expected:
+        raise ConfigError(
+            f"{name}: y_train of shape {layout.shape} with trace_axes {layout.traced} calls for a kernel of shape "
+            f"{expected}, got {kernel.shape}"
+        )
+    return as_matrix(kernel)
+
+
+def cross_matrix(name: str, kernel: Array, layout: Layout) -> tuple[Array, tuple[int, ...]]:
+    """Returns a test-train kernel as `[q, p]`, and the shape of the outputs on the test points.
+
+    Raises:
+      ConfigError: its second copies of the axes are not those of the targets.
+    """
+    if kernel.ndim != 2 * len(layout.kept) or kernel.shape[1::2] != layout.kept_shape:
+        raise ConfigError(
+            f"{name}: y_train of shape {layout.shape} with trace_axes {layout.traced} calls for a kernel whose axes "
+            f"1, 3, ... are {layout.kept_shape}, got the shape {kernel.shape}"
+        )
+    shape = list(layout.shape)
+    for axis, size in zip(layout.kept, kernel.shape[0::2], strict=True):
+        shape[axis] = size
+    return as_matrix(kernel), tuple(shape)
+
+
+def as_matrix(kernel: Array) -> Array:
+    """Returns a zipped kernel as a matrix: first copies of the axes are rows, second copies columns."""
+    order = (*range(0, kernel.ndim, 2), *range(1, kernel.ndim, 2))
+    rows, columns = math.prod(kernel.shape[0::2]), math.prod(kernel.shape[1::2])
+    return kernel.transpose(order).reshape(rows, columns)
+
+
+def from_matrix(matrix: Array, row_shape: tuple[int, ...], column_shape: tuple[int, ...]) -> Array:
+    """Returns `[..., rows, columns]` as a zipped kernel; leading axes stay."""
+    lead = matrix.ndim - 2
+    axes = len(row_shape)
+    unfolded = matrix.reshape(*matrix.shape[:-2], *row_shape, *column_shape)
+    order = [lead + offset + axis for axis in range(axes) for offset in (0, axes)]
+    return unfolded.transpose(*range(lead), *order)
+
+
+def as_columns(outputs: Array, layout: Layout) -> Array:
+    """Returns outputs on any points as `[p, c]`."""
+    rows = math.prod(outputs.shape[axis] for axis in layout.kept)
+    return outputs.transpose(*layout.kept, *layout.traced).reshape(rows, -1)
+
+
+def from_columns(columns: Array, shape: tuple[int, ...], layout: Layout) -> Array:
+    """Returns `[..., p, c]` as outputs of this shape; leading axes stay."""
+    lead = columns.ndim - 2
+    order = (*layout.kept, *layout.traced)
+    unfolded = columns.reshape(*columns.shape[:-2], *(shape[axis] for axis in order))
+    return unfolded.transpose(*range(lead), *(lead + order.index(axis) for axis in range(len(order))))
+
+
+def on_columns(operator: Callable[[Array], Array], shape: tuple[int, ...], layout: Layout) -> Callable[[Array], Array]:
+    """Returns an operator on outputs of this shape as one on their columns."""
+    return lambda columns: as_columns(operator(from_columns(columns, shape, layout)), layout)
+
+
+def broadcast_outputs(name: str, value, shape: tuple[int, ...], dtype) -> Array:
+    """Returns first outputs, given whole or as one number, in the shape that they must have."""
+    value = jnp.asarray(value, dtype)
+    if value.ndim and value.shape != shape:
+        raise ConfigError(f"{name}: expected a number or outputs of shape {shape}, got {value.shape}")
+    return jnp.broadcast_to(value, shape)
