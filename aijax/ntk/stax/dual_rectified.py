@@ -7,7 +7,7 @@ With s = sqrt(q1 q2), k = s cos(theta) and y = s sin(theta), the moments D_n = E
     D_n = (n - 1) P_n + n k D_{n-1},
 
 where P_n = q1 E[u_+^(n-2) v_+^n]; each line is one Gaussian integration by parts. They are the kernels of Cho and
-Saul 2009, "Kernel methods for deep learning", equations 3 to 6: D_n = s^n J_n(theta) / (2 pi). The derivative dual of
+Saul 2009, "Kernel methods for deep learning", section 2: D_n = s^n J_n(theta) / (2 pi). The derivative dual of
 x_+^n is n^2 D_{n-1}. As (u, v) -> (c u, v) scales D_n by c^n,
 
     dD_n = n^2 D_{n-1} dk + (n D_n - n^2 k D_{n-1}) (dq1 / q1 + dq2 / q2) / 2        for n >= 1,
@@ -16,11 +16,9 @@ x_+^n is n^2 D_{n-1}. As (u, v) -> (c u, v) scales D_n by c^n,
 which is given to JAX as the rule of differentiation: it has no 0/0 for n >= 1, and dD_0 is 0 where y = 0, the middle of
 the two one-sided derivatives at coincident points.
 
-The angle is found without `arctan2`, which XLA does not vectorise on a CPU (20 ns an element against 1): from
-sin(theta / 2) = sqrt((s - |k|) / 2s) where |k| > s / 2 and from k / s elsewhere, with a near-minimax polynomial of the
-arc sine, exact to about one unit in the last place. s - |k| is exact there, so that nothing cancels near correlation
-+-1. Where s - |k| is within rounding of 0 the two points count as parallel: rounding of 1 ulp would otherwise show as
-an angle of sqrt(ulp), 3e-4 in float32.
+The angle comes from sin(theta / 2) = sqrt((s - |k|) / 2s) where |k| > s / 2 and from k / s elsewhere (see `arcsine`).
+s - |k| is exact there, so that nothing cancels near correlation +-1. Where s - |k| is within rounding of 0 the two
+points count as parallel: rounding of 1 ulp would otherwise show as an angle of sqrt(ulp), 3e-4 in float32.
 """
 
 import functools
@@ -30,32 +28,9 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.ntk.stax.arcsine import PARALLEL_ULPS, arcsine_of_root, ratio, root
 from aijax.ntk.stax.dual import Dual
 from aijax.typing import Array
-
-# arcsin(w) = w + w z p(z), z = w^2 in [0, 1/4]: Chebyshev interpolants, relative error 1.6e-8 and 5.5e-17
-_ARCSINE_FLOAT32 = (
-    0.16666672414795305,
-    0.07498855072600821,
-    0.04500138006991017,
-    0.026554542206161328,
-    0.038085023561092654,
-)
-_ARCSINE_FLOAT64 = (
-    0.1666666666666665,
-    0.07500000000020764,
-    0.044642857103423646,
-    0.03038194736709848,
-    0.02237204763174451,
-    0.017355259955786323,
-    0.013929652902326633,
-    0.011875494382636922,
-    0.0078029494773533175,
-    0.01603551434914882,
-    -0.010749050339697808,
-    0.028169218060881414,
-)
-_PARALLEL_ULPS = 4
 
 
 def rectified_monomial(degree: int) -> Dual:
@@ -67,7 +42,7 @@ def rectified_monomial(degree: int) -> Dual:
     Raises:
       ConfigError: `degree` is not a non-negative integer.
 
-    Source: Cho and Saul 2009, equation 3.
+    Source: Cho and Saul 2009, section 2.
 
     >>> value, slope = rectified_monomial(2).diagonal(1.0)
     >>> float(value), float(slope)
@@ -165,45 +140,30 @@ def _rectified_moments_jvp(n, primals, tangents):
 def _moment_jvp(n: int, primals: tuple, tangents: tuple, value: Array, lower: Array) -> Array:
     """The tangent of D_n, given D_n and D_{n-1}."""
     (q1, k, q2), (dq1, dk, dq2) = primals, tangents
-    scaling = (_ratio(dq1, q1) + _ratio(dq2, q2)) / 2
+    scaling = (ratio(dq1, q1) + ratio(dq2, q2)) / 2
     if n == 0:
         _, sine, _ = _angle(q1, k, q2)
-        return _ratio(dk - k * scaling, (2 * math.pi) ** 2 * sine)
+        return ratio(dk - k * scaling, (2 * math.pi) ** 2 * sine)
     return n * n * lower * dk + (n * value - n * n * k * lower) * scaling
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    """a / b, and 0 where b is not positive; its own derivatives are finite there."""
-    positive = b > 0
-    return jnp.where(positive, a, 0) / jnp.where(positive, b, 1)
 
 
 def _angle(q1: Array, k: Array, q2: Array) -> tuple[Array, Array, Array]:
     """((pi - theta) / 2 pi, y / 2 pi, s), with theta = pi / 2 where s = 0. Differentiable away from y = 0."""
-    s = _root(q1) * _root(q2)
+    s = root(jnp.asarray(q1)) * root(jnp.asarray(q2))
     dtype = jnp.result_type(s, k)
     info = jnp.finfo(dtype)
     size = jnp.minimum(jnp.abs(k), s)
     inverse = 1 / jnp.where(s > info.tiny, s, 1)
     gap = (s - size) * inverse
-    gap = jnp.where(gap > _PARALLEL_ULPS * info.eps, gap, 0)
+    gap = jnp.where(gap > PARALLEL_ULPS * info.eps, gap, 0)
     cosine = size * inverse
     wide = 2 * size <= s
     z = jnp.where(wide, cosine * cosine, gap / 2)
-    w = _root(z)
-    coefficients = _ARCSINE_FLOAT64 if info.bits == 64 else _ARCSINE_FLOAT32
-    series = functools.reduce(lambda total, c: total * z + c, coefficients[::-1])
-    arcsine = (w + w * (z * series)) / (2 * math.pi)
+    arcsine = arcsine_of_root(z) / (2 * math.pi)
     narrow = jnp.where(k < 0, 2 * arcsine, 0.5 - 2 * arcsine)
     fraction = jnp.where(wide, 0.25 + jnp.sign(k) * arcsine, narrow)
-    sine = s * _root(gap * (1 + cosine)) / (2 * math.pi)
+    sine = s * root(gap * (1 + cosine)) / (2 * math.pi)
     return fraction.astype(dtype), sine, s
-
-
-def _root(x: Array) -> Array:
-    """sqrt(x), and 0 with derivative 0 where x is not positive."""
-    positive = jnp.asarray(x) > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
 def _double_factorial(n: int) -> int:
