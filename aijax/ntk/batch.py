@@ -232,13 +232,10 @@ def _rows(x: PyTree, rows: slice) -> PyTree:
 
 def _unpadded(leaf: np.ndarray, axes: Axes, place: tuple[slice, slice]) -> np.ndarray:
     """Returns an array of a block without what was added to make its rows as many as those of any other."""
+    leaf = np.asarray(leaf)
     for axis, side in zip(axes, place, strict=True):
         if axis is not None:
-            leaf = (
-                np.take(leaf, range(side.stop - side.start), axis)
-                if leaf.shape[axis] > side.stop - side.start
-                else leaf
-            )
+            leaf = leaf[(slice(None),) * axis + (slice(side.stop - side.start),)]
     return leaf
 
 
