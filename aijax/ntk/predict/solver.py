@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, RunError
 from aijax.linalg import apply_function, cg
@@ -149,7 +150,7 @@ def tell(value: Array, good: Array, error: Array, tolerance: float, what: str, r
 
 def nonnegative(name: str, value) -> None:
     """Raises a `ConfigError` if a value that is at hand is negative or NaN."""
-    if value is not None and not isinstance(value, jax.core.Tracer) and not bool(jnp.all(jnp.asarray(value) >= 0)):
+    if value is not None and not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
         raise ConfigError(f"{name}: expected nothing below 0, got {value}")
 
 
