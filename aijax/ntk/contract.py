@@ -10,12 +10,14 @@ For the factors of `features.Factors` the kernel's part of one parameter is
 - "outer": a1 a2 and c1 c2 first, each a Gram matrix over positions, then their sum;
 - "mixed": a1 a2, then times c2, then times c1.
 
-Novak, Sohl-Dickstein, Schoenholz 2022, table 1, has "rows" as Jacobian contraction and "outer" as structured derivatives.
-Costs are counted in multiply-adds, with the numbers that are written and read in between at what moving one costs.
+Novak, Sohl-Dickstein, Schoenholz 2022, table 1, has "rows" as Jacobian contraction and "outer" as structured
+derivatives. Costs are counted in multiply-adds, with the numbers written and read in between at what moving one costs.
 """
 
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -26,6 +28,8 @@ from aijax.typing import Array
 
 MOVE = 16.0
 """Multiply-adds in the time of writing and reading one number."""
+TRANSPOSE = 4.0
+"""Times that `MOVE` is spent on a number whose neighbours are to be others."""
 ORDERS = ("rows", "outer", "mixed")
 SYMMETRIC_CUTS = 4
 """Blocks of rows of which a symmetric kernel's upper triangle is made."""
@@ -71,8 +75,9 @@ def cost(order: str, s: Sizes, *, one_hot: bool = False, paired: bool = True) ->
         held = gram_size + pairs * s.b * s.t * s.t
         work = gram + pairs * s.b * s.t * s.t * s.k
     else:
-        held = gram_size + n * s.o * s.b * s.t * s.k
-        work = gram + n * s.o * s.b * s.t * s.t * s.k + pairs * s.b * s.t * s.k
+        between = n * s.o * s.b * s.t * s.k
+        held = gram_size + between
+        work = gram + between * s.t + pairs * s.b * s.t * s.k + TRANSPOSE * MOVE * between
     return work + MOVE * held, held
 
 
@@ -108,7 +113,7 @@ def pair_with_itself(features: Sequence[Feature], orders: Sequence[str], *, pair
     n = jax.tree.leaves(features)[0].shape[0]
     cuts = [round(n * i / SYMMETRIC_CUTS) for i in range(SYMMETRIC_CUTS + 1)] if n >= 2 * SYMMETRIC_CUTS else [0, n]
     above: list[Array] = []
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         rows, rest = (jax.tree.map(lambda x, at=at: x[at], features) for at in (slice(start, stop), slice(start, n)))
         above.append(pair(rows, rest, orders))
     lines = []
@@ -129,13 +134,12 @@ def part_of(one: Feature, two: Feature, order: str, paired: bool) -> Array:
     if not isinstance(one, Factors):
         return einsum(f"ifghp,{j}Fghp->{out}", one, two)
     gram = activation_gram(one, two, j)
-    if order == "outer":
-        among = f"gif{j}Fbts" if paired else "gifFbts"
-        outer = einsum(f"ifghbtk,{j}Fghbsk->{among}", one.cotangents, two.cotangents)
-        lead = f"i{j}bts" if paired else "ibts"
-        return einsum(f"{lead},{among}->{out}", gram, outer)
     lead = f"i{j}bts" if paired else "ibts"
-    across = f"i{j}Fghbtk" if paired else "iFghbtk"
+    if order == "outer":
+        among = f"b{out}ts" if one.cotangents.shape[5] > 1 else f"{out}bts"
+        outer = einsum(f"ifghbtk,{j}Fghbsk->{among}", one.cotangents, two.cotangents)
+        return einsum(f"{lead},{among}->{out}", gram, outer)
+    across = f"{j}itFghbk" if paired else "itFghbk"
     mixed = einsum(f"{lead},{j}Fghbsk->{across}", gram, two.cotangents)
     return einsum(f"ifghbtk,{across}->{out}", one.cotangents, mixed)
 
@@ -154,7 +158,7 @@ def activation_gram(one: Factors, two: Factors, j: str) -> Array:
 def einsum(spec: str, *operands: Array) -> Array:
     """Returns `jnp.einsum`, summed in float32 or better, with axes of size 1 left out of the product.
 
-    XLA would carry such an axis as one of a batch of products. What is not summed at all is multiplied element by element.
+    XLA would carry such an axis as one of a batch of products. What is not summed is multiplied element by element.
     """
     inputs, output = spec.split("->")
     terms = inputs.split(",")
@@ -168,8 +172,22 @@ def einsum(spec: str, *operands: Array) -> Array:
             jnp.multiply, [spread(x, term, kept) for x, term in zip(operands, terms, strict=True)]
         )
         return product.astype(dtype).reshape([size[label] for label in output])
-    result = jnp.einsum(f"{','.join(terms)}->{kept}", *operands, preferred_element_type=dtype)
+    if len(operands) == 2 and gram_like(*terms, kept):
+        rows = [
+            x.reshape(-1, math.prod(n for label, n in zip(term, x.shape, strict=True) if label not in kept))
+            for x, term in zip(operands, terms, strict=True)
+        ]
+        result = jnp.matmul(rows[0], rows[1].T, preferred_element_type=dtype)
+    else:
+        result = jnp.einsum(f"{','.join(terms)}->{kept}", *operands, preferred_element_type=dtype)
     return result.reshape([size[label] for label in output])
+
+
+def gram_like(one: str, two: str, output: str) -> bool:
+    """Returns whether a product is of matrices as they lie: free axes first, then those summed, in one order."""
+    free = len(output) - len([label for label in two if label in output])
+    summed = one[free:]
+    return bool(summed) and one[:free] + two.removesuffix(summed) == output and two.endswith(summed)
 
 
 def spread(x: Array, term: str, output: str) -> Array:

@@ -143,9 +143,31 @@ def tangent_kernel(
       memory_limit: bytes that pairing may hold in between.
       where: what the function is called, for messages.
     """
+    params, inputs1, inputs2 = jax.tree.map(as_array, (params, inputs1, inputs2))
+    pairs, tree = tangents(function, params, inputs1, inputs2, kinds, mapped, contraction, where)
+    kernels = [
+        ntk(first, second, params, inputs1, inputs2, contraction=contraction, memory_limit=memory_limit)
+        for first, second in pairs
+    ]
+    return jax.tree.unflatten(tree, kernels)
+
+
+def tangents(
+    function: Callable[[Params, Any], Any],
+    params: Params,
+    inputs1: Any,
+    inputs2: Any,
+    kinds: Kinds,
+    mapped: Mapped | None,
+    contraction: str,
+    where: str,
+) -> tuple[list[tuple[Tangent, Tangent]], Any]:
+    """Returns each output of a function ready to be differentiated on both batches, and the tree that they make.
+
+    Arguments are those of `tangent_kernel`, and here all of them are checked.
+    """
     if contraction not in ORDERS:
         raise ConfigError(f"contraction: unknown value {contraction!r}{did_you_mean(str(contraction), ORDERS)}")
-    params, inputs1, inputs2 = jax.tree.map(as_array, (params, inputs1, inputs2))
     check_params(params)
     check_alike(inputs1, inputs2, None if mapped is None else prefix_axes(mapped.in_axes, inputs1))
     shapes1 = output_shapes(function, params, inputs1, where)
@@ -153,19 +175,25 @@ def tangent_kernel(
     if mapped is not None:
         check_batch(function, params, inputs1, mapped, shapes1, where)
     places = [None] * len(jax.tree.leaves(shapes1)) if mapped is None else prefix_axes(mapped.out_axes, shapes1)
-    kernels = []
+    pairs = []
     for index, place in enumerate(places):
         output = functools.partial(output_of, function, index)
         outputs1, outputs2 = (kinds(jax.tree.leaves(shapes)[index].shape) for shapes in (shapes1, shapes2))
         first, second = make_pair(output, params, inputs1, inputs2, (outputs1, outputs2), mapped, place, contraction)
-        if (
-            not first.paired
-            and inputs2 is not None
-            and count_examples(first, inputs1) != count_examples(first, inputs2)
-        ):
-            raise ConfigError("x2: expected as many examples as x1 has, as each is paired with its like")
-        kernels.append(ntk(first, second, params, inputs1, inputs2, contraction=contraction, memory_limit=memory_limit))
-    return jax.tree.unflatten(jax.tree.structure(shapes1), kernels)
+        if inputs2 is not None:
+            check_paired(first, second, inputs1, inputs2)
+        pairs.append((first, second))
+    return pairs, jax.tree.structure(shapes1)
+
+
+def check_paired(first: Tangent, second: Tangent, inputs1: Any, inputs2: Any) -> None:
+    """Refuses outputs that differ in the size of an axis on which equal indices are paired."""
+    sizes = [(count_examples(first, inputs1), count_examples(second, inputs2))] if not first.paired else []
+    axes = zip(first.outputs.shape, second.outputs.shape, first.outputs.kinds, strict=True)
+    sizes += [(a, b) for a, b, kind in axes if kind != FULL]
+    for a, b in sizes:
+        if a != b:
+            raise ConfigError(f"x2: expected {a} along an axis on which equals are paired, as x1 has, got {b}")
 
 
 def make_pair(output, params, inputs1, inputs2, outputs, mapped, place, contraction) -> tuple[Tangent, Tangent]:

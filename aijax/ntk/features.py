@@ -90,7 +90,7 @@ def plan(function: Callable[[Params, Any], Array], params: Params, x: Any, *, st
 
 
 def rows(plan: Plan, params: Params, x: Any, basis: Array) -> tuple[dict[int, tuple[Array, Array]], dict[int, Array]]:
-    """Returns `({parameter: (activations, cotangents)}, {parameter: Jacobian})` of the one output of a planned function.
+    """Returns `({parameter: (activations, cotangents)}, {parameter: Jacobian})` of a planned function.
 
     Args:
       plan: how to differentiate.
@@ -158,9 +158,12 @@ def aligned(use: Use, activations: Array, cotangents: Array) -> tuple[Array, Arr
 
 
 def row_of(feature: Factors) -> Array:
-    """Returns the rows of the Jacobian [n, f, g, h, b d k] that factors stand for."""
+    """Returns the rows of the Jacobian [n, f, g, h, b k d] that factors stand for."""
     a, c = feature.activations, feature.cotangents
     if jnp.issubdtype(a.dtype, jnp.integer):
         a = jax.nn.one_hot(a, feature.inner, dtype=c.dtype)
-    joined = jnp.einsum("nbtd,nfghbtk->nfghbdk", a, c)
-    return joined.reshape(*joined.shape[:4], -1)
+    n, outputs, (b, t, k) = c.shape[0], c.shape[1:4], c.shape[4:]
+    # a product of matrices whose result lies as it is needed: [n, b, (f g h k), t] [n, b, t, d]
+    c = c.transpose(0, 4, 1, 2, 3, 6, 5).reshape(n, b, -1, t)
+    made = (c @ a).reshape(n, b, *outputs, k, a.shape[-1])
+    return jnp.moveaxis(made, 1, 4).reshape(n, *outputs, -1)

@@ -54,7 +54,7 @@ def first_mixing(two: Jaxpr, three: Jaxpr, mixed: Sequence[bool]) -> str | None:
 
 
 def mixing_names(two: Jaxpr, three: Jaxpr, inputs: Sequence[str | None]) -> list[str | None]:
-    """Returns for each output of a program, traced for two and for three examples, what mixed examples in it, if any."""
+    """Returns for each output of a program, traced for two and for three examples, what mixed them in it, if any."""
     if [e.primitive for e in two.eqns] != [e.primitive for e in three.eqns]:
         return [None] * len(two.outvars)  # the program depends on the size of the batch: nothing can be compared
     mixed: dict[Any, str] = {var: name for var, name in zip(two.invars, inputs, strict=True) if name is not None}

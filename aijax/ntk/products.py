@@ -1,7 +1,7 @@
 """The products that weights enter, in one form: activations [b, t, d], weight [b, d, k], product [b, t, k].
 
-`b` are the axes that weight and activations share (batch axes of a dot, groups of a convolution), `t` the positions that
-share the weight, `d` what is contracted (the features; for a convolution the taps of the filter times its features).
+`b` are the axes that weight and activations share (batch axes of a dot, groups of a convolution), `t` the positions
+that share the weight, `d` what is contracted (features; for a convolution the taps of the filter times its features).
 A look-up of rows is the product with one-hot activations, of which only the indices are kept.
 """
 
@@ -89,14 +89,14 @@ def convolution(equation: JaxprEqn, inputs: Sequence[Array]) -> tuple[Array, Pro
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     rank = x.ndim - 2
     taps = tuple(w.shape[axis] for axis in numbers.rhs_spec[2:])
-    x = x.transpose(numbers.lhs_spec)  # [n, channels, *space]
+    x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])  # [n, *space, channels]
     patches = extract_patches(
         x, taps, params["window_strides"], params["padding"], params["lhs_dilation"], params["rhs_dilation"]
-    )  # [n, channels, *space, taps]
-    n, channels = x.shape[:2]
-    space = patches.shape[2:-1]
-    patches = patches.reshape(n, groups, channels // groups, math.prod(space), math.prod(taps))
-    activations = patches.transpose(1, 0, 3, 4, 2)
+    )  # [n, *space, taps, channels]
+    n, channels = x.shape[0], x.shape[-1]
+    space = patches.shape[1:-2]
+    patches = patches.reshape(n * math.prod(space), math.prod(taps), groups, channels // groups)
+    activations = patches.transpose(2, 0, 1, 3)
     inner = math.prod(taps) * (channels // groups)
     out = equation.outvars[0].aval
     order = (numbers.out_spec[1], numbers.out_spec[0], *numbers.out_spec[2:])
@@ -121,28 +121,28 @@ def extract_patches(
     dilation: Sequence[int],
     tap_dilation: Sequence[int],
 ) -> Array:
-    """Returns what each position of a convolution sees: `x` [n, c, *space] to [n, c, *out, taps], taps in row-major order.
+    """Returns what each position of a convolution sees, [n, *out, taps, c] with the taps in row-major order.
 
     Args:
-      x: the input.
+      x: the input [n, *space, c].
       taps: sizes of the filter.
       strides: steps between two positions.
       padding: zeros (or, if negative, cuts) before and after.
       dilation: distance between two elements of the input.
       tap_dilation: distance between two elements of the filter.
     """
-    config = [(0, 0, 0)] * 2 + [(low, high, d - 1) for (low, high), d in zip(padding, dilation, strict=True)]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), config)
+    config = [(low, high, d - 1) for (low, high), d in zip(padding, dilation, strict=True)]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
     out = [
         (size - (tap - 1) * d - 1) // stride + 1
-        for size, tap, d, stride in zip(x.shape[2:], taps, tap_dilation, strides, strict=True)
+        for size, tap, d, stride in zip(x.shape[1:-1], taps, tap_dilation, strides, strict=True)
     ]
     pieces = []
     for tap in np.ndindex(*taps):
         start = [i * d for i, d in zip(tap, tap_dilation, strict=True)]
         limit = [s + (o - 1) * stride + 1 for s, o, stride in zip(start, out, strides, strict=True)]
-        pieces.append(jax.lax.slice(x, [0, 0, *start], [*x.shape[:2], *limit], [1, 1, *strides]))
-    return jnp.stack(pieces, axis=-1)
+        pieces.append(jax.lax.slice(x, [0, *start, 0], [x.shape[0], *limit, x.shape[-1]], [1, *strides, 1]))
+    return jnp.stack(pieces, axis=-2)
 
 
 def look_up(equation: JaxprEqn, inputs: Sequence[Array]) -> tuple[Array, Product] | None:

@@ -23,7 +23,7 @@ def vector_products(first: Any, second: Any, params: Params, inputs1: Any, input
       params: the parameters.
       inputs1: a batch.
       inputs2: another.
-      memory_limit: bytes that the tangents of parameters under way together may take; fewer are made at once to keep it.
+      memory_limit: bytes that the tangents of parameters under way may take; fewer are made at once to keep it.
     """
     tree = jax.tree.structure(inputs1)
     dtype = first.plan.program.out_avals[0].dtype
