@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
@@ -108,9 +109,26 @@ def from_columns(columns: Array, shape: tuple[int, ...], layout: Layout) -> Arra
     return unfolded.transpose(*range(lead), *(lead + order.index(axis) for axis in range(len(order))))
 
 
-def on_columns(operator: Callable[[Array], Array], shape: tuple[int, ...], layout: Layout) -> Callable[[Array], Array]:
-    """Returns an operator on outputs of this shape as one on their columns."""
-    return lambda columns: as_columns(operator(from_columns(columns, shape, layout)), layout)
+def on_columns(operator: Callable[[Array], Array], layout: Layout) -> Callable[[Array], Array]:
+    """Returns an operator on outputs at the training points as one on columns `[p, k]`.
+
+    For any k: the operator takes them as many at a time as outputs have columns.
+    """
+    width = math.prod(layout.traced_shape)
+
+    def apply(columns):
+        return as_columns(operator(from_columns(columns, layout.shape, layout)), layout)
+
+    def apply_any(columns):
+        rows, count = columns.shape
+        if count == width:
+            return apply(columns)
+        groups = -(-count // width)
+        padded = jnp.pad(columns, ((0, 0), (0, groups * width - count)))
+        images = jax.lax.map(apply, padded.reshape(rows, groups, width).swapaxes(0, 1))
+        return images.swapaxes(0, 1).reshape(-1, groups * width)[:, :count]
+
+    return apply_any
 
 
 def broadcast_outputs(name: str, value, shape: tuple[int, ...], dtype) -> Array:

@@ -165,7 +165,7 @@ def unseen_side(fx_test_0, k_test_train, layout: Layout, dtype) -> tuple[Callabl
         start = broadcast_outputs("fx_test_0", fx_test_0, shape, dtype)
         return lambda columns: jnp.matmul(matrix.astype(dtype), columns, precision="highest"), start
     image = jax.eval_shape(k_test_train, jax.ShapeDtypeStruct(layout.shape, dtype))
-    product = on_columns(k_test_train, layout.shape, layout)
+    product = on_columns(k_test_train, layout)
 
     def apply(columns):
         return product(columns) if columns.ndim == 2 else jax.vmap(apply)(columns)

@@ -89,7 +89,7 @@ def gradient_descent(
     nonnegative("momentum", momentum)
     targets = floating("y_train", y_train)
     if callable(k_train_train):
-        dtype, apply_train = targets.dtype, on_columns(k_train_train, layout.shape, layout)
+        dtype, apply_train = targets.dtype, on_columns(k_train_train, layout)
     else:
         dtype = jnp.result_type(targets, k_train_train)
         matrix = train_matrix("k_train_train", jnp.asarray(k_train_train), layout).astype(dtype)

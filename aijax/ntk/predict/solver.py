@@ -114,7 +114,7 @@ def make_solver(
             "diag_reg: a kernel given as a product has no diagonal to be relative to; "
             "say diag_reg_absolute_scale=True and give diag_reg in the kernel's units"
         )
-    product = on_columns(kernel, layout.shape, layout)
+    product = on_columns(kernel, layout)
     return OperatorSolver(lambda columns: product(columns) + diag_reg * columns, tolerance, max_iterations)
 
 
