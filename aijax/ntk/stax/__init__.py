@@ -1,5 +1,28 @@
 """Networks that are finite and infinite at once: layers `(init_fn, apply_fn, kernel_fn)` and how they compose."""
 
+from aijax.ntk.stax.activations import (
+    ABRelu,
+    Abs,
+    Cos,
+    Elementwise,
+    ElementwiseNumerical,
+    Erf,
+    Exp,
+    ExpNormalized,
+    Gabor,
+    Gaussian,
+    Gelu,
+    Hermite,
+    LeakyRelu,
+    Monomial,
+    Polynomial,
+    Rbf,
+    RectifiedMonomial,
+    Relu,
+    Sigmoid_like,
+    Sign,
+    Sin,
+)  # fmt: skip
 from aijax.ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut
 from aijax.ntk.stax.combinators import parallel, repeat, serial
 from aijax.ntk.stax.conv import Conv, ConvLocal, ConvTranspose
@@ -12,7 +35,10 @@ from aijax.ntk.stax.requirements import Bool, Diagonal, requires
 from aijax.ntk.stax.windows import Padding
 
 __all__ = [
-    "AvgPool", "Bool", "Conv", "ConvLocal", "ConvTranspose", "Dense", "Diagonal", "FanInConcat", "FanInProd",
-    "FanInSum", "FanOut", "Flatten", "GlobalAvgPool", "GlobalSumPool", "Identity", "Kernel", "MaskedArray", "Padding",
-    "SumPool", "layer", "parallel", "repeat", "requires", "serial", "supports_masking", "unmask_fn",
+    "ABRelu", "Abs", "AvgPool", "Bool", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Dense", "Diagonal",
+    "Elementwise", "ElementwiseNumerical", "Erf", "Exp", "ExpNormalized", "FanInConcat", "FanInProd", "FanInSum",
+    "FanOut", "Flatten", "Gabor", "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSumPool", "Hermite", "Identity",
+    "Kernel", "LeakyRelu", "MaskedArray", "Monomial", "Padding", "Polynomial", "Rbf", "RectifiedMonomial", "Relu",
+    "Sigmoid_like", "Sign", "Sin", "SumPool", "layer", "parallel", "repeat", "requires", "serial", "supports_masking",
+    "unmask_fn",
 ]  # fmt: skip
