@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from aijax import parallel
 from aijax.errors import ConfigError, RunError
@@ -188,7 +188,13 @@ class Programs:
         return Program(lambda features, wanted: pair.run(features, features, wanted), pair.output, pair.bytes)
 
     def _trace(self, function: Callable, *blocks: PyTree) -> tuple[ClosedJaxpr, PyTree]:
-        return jax.make_jaxpr(function, return_shape=True)(self.kernel.arrays, *blocks)
+        arrays = _spec(self.kernel.arrays)
+        traced = jax.make_jaxpr(function, return_shape=True)(arrays, *blocks)
+        placed = any(isinstance(getattr(array, "sharding", None), NamedSharding) for array in traced[0].consts)
+        if placed and self.mesh.size > 1:
+            # the jaxpr says on which mesh these are; as constants of a jaxpr inside they may be used on any
+            return jax.make_jaxpr(jax.jit(function), return_shape=True)(arrays, *blocks)
+        return traced
 
     def _compile(self, closed: ClosedJaxpr, output: PyTree, *blocks: PyTree, optional: bool = False) -> Program:
         """Returns the program of a traced function of `(arrays, *blocks)` for the mesh. Where it is `optional` a last
@@ -295,7 +301,7 @@ def probe(kernel: KernelParts, x1: PyTree, x2: PyTree | None) -> tuple[PyTree, C
         return kernel.pair(arrays, x1, x2)
 
     inputs = _resized(x1, 2), _resized(x1 if x2 is None else x2, 3)
-    closed, output = jax.make_jaxpr(block, return_shape=True)(kernel.arrays, *inputs)
+    closed, output = jax.make_jaxpr(block, return_shape=True)(_spec(kernel.arrays), *inputs)
     check_block(output, (2, 3))
     return output, closed
 
@@ -355,6 +361,11 @@ def _even(size: int, block: int, devices: int) -> int:
 
 def _resized(x: PyTree, rows: int) -> PyTree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), _dtype(leaf)), x)
+
+
+def _spec(tree: PyTree) -> PyTree:
+    """Returns the shapes of a tree of arrays, wherever they are: programs place their arguments themselves."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), tree)
 
 
 def _dtype(leaf: Any) -> Any:

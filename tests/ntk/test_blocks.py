@@ -181,13 +181,24 @@ def test_a_gradient_inside_a_block_is_of_that_block_alone(meshes, devices):
     np.testing.assert_allclose(found, kernel(x, x, WEIGHTS), rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("devices", [1, 3])
+def test_parameters_on_another_mesh(meshes, devices):
+    x = rows(9)
+    for mesh in meshes.values():
+        w = jax.device_put(WEIGHTS, parallel.replicated(mesh))
+        closed_over = kernel_blocks(lambda a, b: zipped(a, b, w), x, block_size=4, mesh=meshes[devices])  # noqa: B023
+        passed = kernel_blocks(zipped, x, kernel_args=(w,), block_size=4, mesh=meshes[devices])
+        np.testing.assert_allclose(closed_over, passed, atol=1e-6)
+        np.testing.assert_allclose(passed, zipped(x, x, WEIGHTS), atol=1e-6)
+
+
 def test_the_second_of_equal_programs_is_not_compiled_again_and_has_its_own_arrays(meshes):
     def run(w):
         return kernel_blocks(lambda a, b: jnp.cos(a @ w) @ jnp.cos(b @ w).T, rows(9), block_size=4, mesh=meshes[1])
 
     before = compiled_programs.cache_info().misses
     first = run(jnp.asarray(WEIGHTS))
-    assert compiled_programs.cache_info().misses == before + 1  # diagonal blocks run the same program as all others
+    assert compiled_programs.cache_info().misses == before + 1  # without x2=None the diagonal runs the same program
     second = run(jnp.asarray(2 * WEIGHTS))
     assert compiled_programs.cache_info().misses == before + 1
     np.testing.assert_allclose(first, np.cos(rows(9) @ WEIGHTS) @ np.cos(rows(9) @ WEIGHTS).T, atol=1e-5)
