@@ -9,6 +9,9 @@ Where both sides are one activation the expectations are those of one variable, 
 loses in kernels like the arc-cosine's.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
@@ -30,9 +33,11 @@ def elementwise_layer(dual: Dual) -> Layer:
     def apply_fn(params, inputs, *, mask=None, **kwargs):
         return dual.fn(inputs)
 
+    compiled = jax.jit(functools.partial(apply_dual, dual))
+
     @requires(diagonal_spatial=Diagonal(input=Bool.YES, output=Bool.NO))
     def kernel_fn(kernel, **kwargs):
-        return apply_dual(dual, kernel)
+        return compiled(kernel).replace(x1_is_x2=kernel.x1_is_x2)
 
     return init_fn, apply_fn, kernel_fn
 
@@ -55,7 +60,7 @@ def apply_dual(dual: Dual, kernel: Kernel) -> Kernel:
 
 
 def _cross(dual: Dual, kernel: Kernel, q1: Array, q2: Array) -> tuple[Array, Array | None]:
-    nngp, slope = dual.kernel(*_between(kernel, q1, q2))
+    nngp, slope = in_halves(dual.kernel, *_between(kernel, q1, q2))
     if kernel.cov2 is None:
         same = same_entry(kernel)
         square, square_slope = (kernel.outer(value, value)[0] for value in dual.diagonal(q1))
@@ -76,3 +81,28 @@ def _own(dual: Dual, kernel: Kernel, name: str, q: Array) -> Array:
     side1, side2 = kernel.outer(q, q, name)
     value = dual.kernel(side1, getattr(kernel, name), side2)[0]
     return jnp.where(same_entry(kernel, name), kernel.outer(square, square, name)[0], value)
+
+
+def in_halves(function, *arrays: Array):
+    """Returns `function(*arrays)`, elementwise on arrays that broadcast, worked out for two halves in a loop.
+
+    XLA for CPUs would otherwise fuse layer upon layer into one pass that starts from the inputs for each layer's result:
+    work and compile time would grow with the square of the depth.
+    """
+    shape = jnp.broadcast_shapes(*(a.shape for a in arrays))
+    axis = max(range(len(shape)), key=lambda a: min(shape[a], 2))
+    size = shape[axis]
+    if size < 2:
+        return function(*arrays)
+    half = -(-size // 2)
+
+    def part(start: Array):
+        return function(
+            *(a if a.shape[axis] == 1 else jax.lax.dynamic_slice_in_dim(a, start, half, axis) for a in arrays)
+        )
+
+    def join(parts: Array) -> Array:
+        second = jax.lax.slice_in_dim(parts[1], 2 * half - size, None, axis=axis)
+        return jnp.concatenate([parts[0], second], axis)
+
+    return jax.tree.map(join, jax.lax.map(part, jnp.array([0, size - half])))

@@ -117,7 +117,7 @@ class Kernel:
 
     def transpose(self, axes: tuple[int, ...] | None = None) -> "Kernel":
         """Returns the kernel with its spatial axes in the order `axes`, counted among the spatial axes alone."""
-        if axes is None or self.diagonal_spatial and len(axes) < 2:
+        if axes is None or (self.diagonal_spatial and len(axes) < 2):
             return self
         copies = tuple(axes) if self.diagonal_spatial else tuple(2 * a + side for a in axes for side in range(2))
         return self.map(lambda cov, first: jnp.transpose(cov, (*range(first), *(first + a for a in copies))))

@@ -201,6 +201,6 @@ def _read(kernel, get):
     return getattr(kernel, get) if isinstance(get, str) else _tuple_type(names)(*(getattr(kernel, n) for n in names))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tuple_type(names: tuple[str, ...]) -> type:
     return collections.namedtuple("AnalyticKernel", names)

@@ -85,6 +85,7 @@ def transposed_window(inputs: int, size: int, stride: int, padding: str) -> Wind
     return Window(size, low=size - 1, high=total - size + 1, dilation=stride, fold=fold)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def windowed_sum(x: Array, axes: tuple[int, ...], win: Window) -> Array:
     """Returns the sum over the window's taps of `x` shifted along all of `axes` in step.
 
@@ -95,7 +96,7 @@ def windowed_sum(x: Array, axes: tuple[int, ...], win: Window) -> Array:
             x = wrap_pad(x, axis, win.low, win.high)
         win = dataclasses.replace(win, low=0, high=0, circular=False)
     count = {axis: win.outputs(x.shape[axis]) for axis in axes}
-    x = functools.reduce(jnp.add, [_tap(x, count, win, q) for q in range(win.size)])
+    x = _taps(x, count, win)
     if win.fold is not None:
         for axis in axes:
             x = fold(x, axis, win.fold)
@@ -139,14 +140,22 @@ def _positive(name: str, argument: str, values) -> tuple[int, ...]:
     return values
 
 
-def _tap(x: Array, count: dict[int, int], win: Window, q: int) -> Array:
-    """The part of `x` that tap `q` sees, as many entries as there are outputs along each of the axes."""
+def _taps(x: Array, count: dict[int, int], win: Window) -> Array:
+    """The sum over taps. It is a loop, also for XLA, which would fuse unrolled taps with the layers before them and work
+    those out anew for each tap."""
     pads = [(0, 0, 0)] * x.ndim
-    strides = [1] * x.ndim
+    sizes, strides = list(x.shape), [1] * x.ndim
     for axis, outputs in count.items():
-        dilated = (x.shape[axis] - 1) * win.dilation + 1
-        low = win.low - q
-        pads[axis] = (low, (outputs - 1) * win.stride + 1 - low - dilated, win.dilation - 1)
-        strides[axis] = win.stride
+        span = (outputs - 1) * win.stride + 1
+        pads[axis] = (win.low, span + win.size - 1 - win.low - (x.shape[axis] - 1) * win.dilation - 1, win.dilation - 1)
+        sizes[axis], strides[axis] = span, win.stride
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
-    return x if win.stride == 1 else jax.lax.slice(x, (0,) * x.ndim, x.shape, strides)
+
+    def tap(q: Array) -> Array:
+        seen = jax.lax.dynamic_slice(x, [q if axis in count else 0 for axis in range(x.ndim)], sizes)
+        return seen if win.stride == 1 else jax.lax.slice(seen, (0,) * x.ndim, sizes, strides)
+
+    if win.size == 1:
+        return tap(0)
+    total, _ = jax.lax.scan(lambda total, q: (total + tap(q), None), tap(0), jnp.arange(1, win.size))
+    return total
