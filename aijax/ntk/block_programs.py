@@ -42,6 +42,8 @@ class FactoredKernel:
     Attributes:
       features_fn: `features_fn(x, *kernel_args)`, any tree of arrays.
       pair_fn: `pair_fn(features1, features2, *kernel_args)`: the block `[n1, n2, ...]`.
+      diagonal_fn: `diagonal_fn(features, *kernel_args)`: the block of rows with themselves, where there is a way that
+        costs less than `pair_fn(features, features)`.
 
     >>> linear = FactoredKernel(lambda x: x * 2.0, lambda f1, f2: f1 @ f2.T)
     >>> linear(np.ones((2, 3)), np.ones((4, 3))).shape
@@ -50,9 +52,12 @@ class FactoredKernel:
 
     features_fn: Callable[..., PyTree]
     pair_fn: Callable[..., PyTree]
+    diagonal_fn: Callable[..., PyTree] | None = None
 
     def __call__(self, x1: PyTree, x2: PyTree | None = None, *kernel_args: Any) -> PyTree:
         first = self.features_fn(x1, *kernel_args)
+        if x2 is None and self.diagonal_fn is not None:
+            return self.diagonal_fn(first, *kernel_args)
         second = first if x2 is None else self.features_fn(x2, *kernel_args)
         return self.pair_fn(first, second, *kernel_args)
 
@@ -79,11 +84,12 @@ def as_kernel(kernel_fn: Callable, kernel_args: Sequence[Any]) -> KernelParts:
     """Returns `kernel_fn(x1, x2, *kernel_args)` as `KernelParts`."""
     arrays, arguments = split_arrays(tuple(kernel_args))
     if isinstance(kernel_fn, FactoredKernel):
+        own = kernel_fn.diagonal_fn
         return KernelParts(
             arrays,
             lambda arrays, x: kernel_fn.features_fn(x, *arguments(arrays)),
             lambda arrays, first, second: kernel_fn.pair_fn(first, second, *arguments(arrays)),
-            None,
+            None if own is None else lambda arrays, features: own(features, *arguments(arrays)),
         )
     # what a jitted function closes over would stay inside its own jaxpr
     plain = kernel_fn.__wrapped__ if isinstance(kernel_fn, jax.stages.Wrapped) else kernel_fn

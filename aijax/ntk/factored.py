@@ -16,8 +16,11 @@ from aijax.ntk.block_programs import FactoredKernel
 from aijax.ntk.empirical import MEMORY_LIMIT, as_array, house_kinds, tangents
 from aijax.ntk.features import Feature
 from aijax.ntk.outputs import FULL, Outputs, arrange
-from aijax.ntk.tangent import Mapped, choose_orders, count_examples, features
+from aijax.ntk.tangent import Mapped, choose_orders, features
 from aijax.typing import Params
+
+BLOCK_ROWS = 32
+"""Rows of a block for which orders of contraction are chosen: two blocks must agree on them, whatever their sizes."""
 
 
 @functools.partial(
@@ -68,9 +71,8 @@ def factored_ntk(
         pairs, tree = tangents(apply_fn, params, x, None, kinds, mapped, contraction, "apply_fn")
         made = []
         for tangent, _ in pairs:
-            n = count_examples(tangent, x)
             limit = memory_limit / tangent.plan.program.out_avals[0].dtype.itemsize
-            orders = choose_orders(tangent, n, n, contraction, limit)
+            orders = choose_orders(tangent, BLOCK_ROWS, BLOCK_ROWS, contraction, limit)
             found = features(tangent, params, x, orders)
             made.append(Differentiated(found, tuple(orders), tangent.outputs, tangent.examples[0]))
         return jax.tree.unflatten(tree, made)
@@ -84,4 +86,13 @@ def factored_ntk(
 
         return jax.tree.map(pair, first, second, is_leaf=lambda x: isinstance(x, Differentiated))
 
-    return FactoredKernel(features_fn, pair_fn)
+    def diagonal_fn(first: Any, params: Params) -> Any:
+        del params
+
+        def pair(one: Differentiated):
+            kernel = contract.pair_with_itself(one.features, one.orders)
+            return arrange(kernel, one.outputs, one.outputs, (one.position, FULL))
+
+        return jax.tree.map(pair, first, is_leaf=lambda x: isinstance(x, Differentiated))
+
+    return FactoredKernel(features_fn, pair_fn, diagonal_fn)

@@ -113,6 +113,11 @@ def test_features_are_computed_once_a_row():
     jax.effects_barrier()
     assert sorted(met) == list(range(0, 20, 4))
     np.testing.assert_allclose(found, 4 * x @ x.T)
+    halved = FactoredKernel(features_fn, kernel.pair_fn, lambda a: a["f"] @ a["f"].T * 1.5)
+    marked = kernel_blocks(halved, x, block_size=4, mesh=mesh)
+    np.testing.assert_array_equal(marked, found * np.where(np.kron(np.eye(5), np.ones((4, 4))), 1.5, 1))
+    np.testing.assert_array_equal(halved(x), 6 * x @ x.T)
+    jax.effects_barrier()
     met.clear()
     tight = kernel_blocks(kernel, x, block_size=4, mesh=mesh, memory_budget=100)  # one block of columns at a time
     jax.effects_barrier()
