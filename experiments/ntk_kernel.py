@@ -18,7 +18,7 @@ from aijax.data import load_source
 from aijax.data.augment import make_preprocess
 from aijax.errors import ConfigError
 from aijax.ntk.blocks import kernel_blocks
-from aijax.ntk.empirical import empirical_ntk
+from aijax.ntk.factored import factored_ntk
 from aijax.parallel import make_mesh
 
 BLUE, RED, GREY = "#4878a8", "#d1605e", "#888888"
@@ -30,14 +30,15 @@ def main(config, folder):
         raise ConfigError("--processes: a kernel is computed by one process, over all of its devices")
     apply_fn, params, source = read_model(config)
     x, labels = read_examples(source, config)
-
-    def kernel_fn(x1, x2, params):
-        return empirical_ntk(apply_fn, params, x1, x2, trace_outputs=True)
-
     mesh = bind(make_mesh, config.get("mesh", {}), "config.mesh")()
     block_size = "auto" if config.block_size is None else config.block_size
     stored = kernel_blocks(
-        kernel_fn, x, kernel_args=(params,), block_size=block_size, mesh=mesh, store=folder / "kernel"
+        factored_ntk(apply_fn, trace_outputs=True),
+        x,
+        kernel_args=(params,),
+        block_size=block_size,
+        mesh=mesh,
+        store=folder / "kernel",
     )
     kernel = np.asarray(stored, np.float64)
     eigenvalues, eigenvectors = np.linalg.eigh(kernel)
