@@ -280,7 +280,7 @@ def check_alike(inputs1: Any, inputs2: Any, axes: Sequence[int | None] | None) -
     if tree1 != tree2:
         raise ConfigError(f"x2: expected a tree like x1's, {tree1}, got {tree2}")
     for index, (x, y) in enumerate(zip(leaves1, leaves2, strict=True)):
-        axis = 0 if axes is None else axes[index]
+        axis = axes[index] if axes is not None else 0 if x.ndim else None
         if axis is not None and not -x.ndim <= axis < x.ndim:
             raise ConfigError(f"x1: expected an axis {axis} of examples, got shape {x.shape}")
         trailing = [removed(z.shape, axis) if axis is not None and z.ndim else z.shape for z in (x, y)]

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aijax.errors import ConfigError
+from aijax.ntk.empirical_fn import call, split_inputs
 from aijax.ntk.independence import check_independent
 from aijax.parallel import BATCH_AXES, batch_sharding, check_batch_size, replicated
 from aijax.typing import Callable, Params, PyTree
@@ -100,20 +101,20 @@ def empirical_ntk_vp_fn(
       x1: inputs of the result.
       x2: inputs of the cotangents; None means x1.
       params: a tree of floating arrays.
-      **apply_fn_kwargs: passed to `f`; of a key `rng` each of x1 and x2 gets its own half, unless x2 is None.
+      **apply_fn_kwargs: passed to `f`, divided between x1 and x2 as in `empirical_ntk_fn`.
 
     Raises:
       ConfigError: as `kernel_vector_product`.
     """
     check_parameters(params)
-    kwargs1, kwargs2 = split_kwargs(apply_fn_kwargs, x2 is None)
-    x2 = x1 if x2 is None else x2
-    expected = output_shapes(lambda p, x: f(p, x, **kwargs2), params, x2)
+    inputs1, inputs2, static = split_inputs(x1, x2, apply_fn_kwargs)
+    inputs2 = inputs1 if inputs2 is None else inputs2
+    function = functools.partial(call, f, static)
+    expected = output_shapes(function, params, inputs2)
 
     def ntk_vp(cotangents):
         _check_vector(cotangents, expected)
-        w = pull(lambda p, x: f(p, x, **kwargs2), params, x2, cotangents)
-        return push(lambda p, x: f(p, x, **kwargs1), params, x1, w)
+        return push(function, params, inputs1, pull(function, params, inputs2, cotangents))
 
     return ntk_vp
 
@@ -276,16 +277,3 @@ def _check_vector(v, expected):
             f"got {given}"
         )
     return given != shapes
-
-
-def split_kwargs(kwargs: dict, same: bool) -> tuple[dict, dict]:
-    """Returns the arguments for x1 and x2: halves of a pair or of a key `rng` (unless x2 is x1), else the same."""
-    first, second = {}, {}
-    for name, value in kwargs.items():
-        if name == "rng" and value is not None and not same:
-            first[name], second[name] = jax.random.split(value)
-        elif isinstance(value, tuple) and len(value) == 2:
-            first[name], second[name] = value
-        else:
-            first[name] = second[name] = value
-    return first, second
