@@ -8,3 +8,17 @@
 
 Names that end in `_fn`, `batch`, `stax` and `predict` have the meaning that neural-tangents documents for them.
 """
+
+from aijax.ntk.empirical import empirical_nngp, empirical_ntk
+from aijax.ntk.empirical_fn import NtkImplementation, empirical_kernel_fn, empirical_nngp_fn, empirical_ntk_fn
+from aijax.ntk.factored import factored_ntk
+
+__all__ = [
+    "NtkImplementation",
+    "empirical_kernel_fn",
+    "empirical_nngp",
+    "empirical_nngp_fn",
+    "empirical_ntk",
+    "empirical_ntk_fn",
+    "factored_ntk",
+]

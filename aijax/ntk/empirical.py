@@ -274,18 +274,24 @@ def check_params(params: Params) -> None:
 
 
 def check_alike(inputs1: Any, inputs2: Any, axes: Sequence[int | None] | None) -> None:
-    """Refuses batches whose trees or shapes differ in more than the number of examples, or that are empty."""
+    """Refuses batches whose trees or shapes differ in more than the number of examples, or that are empty.
+
+    Where the axes of examples are not known (None), only the trees and the numbers of axes are compared.
+    """
     leaves1, tree1 = jax.tree.flatten(inputs1)
     leaves2, tree2 = jax.tree.flatten(inputs1 if inputs2 is None else inputs2)
     if tree1 != tree2:
         raise ConfigError(f"x2: expected a tree like x1's, {tree1}, got {tree2}")
     for index, (x, y) in enumerate(zip(leaves1, leaves2, strict=True)):
-        axis = axes[index] if axes is not None else 0 if x.ndim else None
-        if axis is not None and not -x.ndim <= axis < x.ndim:
-            raise ConfigError(f"x1: expected an axis {axis} of examples, got shape {x.shape}")
-        trailing = [removed(z.shape, axis) if axis is not None and z.ndim else z.shape for z in (x, y)]
-        if x.ndim != y.ndim or trailing[0] != trailing[1]:
-            raise ConfigError(f"x2: expected examples of shape {trailing[0]} as x1 has, got {trailing[1]}")
+        if x.ndim != y.ndim:
+            raise ConfigError(f"x2: expected {x.ndim} axes as x1 has, got shape {y.shape}")
+        if axes is not None:
+            axis = axes[index]
+            if axis is not None and not -x.ndim <= axis < x.ndim:
+                raise ConfigError(f"x1: expected an axis {axis} of examples, got shape {x.shape}")
+            one, two = (z.shape if axis is None else removed(z.shape, axis) for z in (x, y))
+            if one != two:
+                raise ConfigError(f"x2: expected examples of shape {one} as x1 has, got {two}")
         if 0 in x.shape or 0 in y.shape:
             raise ConfigError(f"{'x1' if 0 in x.shape else 'x2'}: expected at least one example, got shape {x.shape}")
 

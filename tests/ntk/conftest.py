@@ -86,3 +86,10 @@ def empirical_case(request, golden):
     params = {name.removeprefix("param_"): value for name, value in arrays.items() if name.startswith("param_")}
     new_params = {name: value + arrays[f"dparam_{name}"] for name, value in params.items()}
     return NETWORKS[request.param], params, new_params, arrays, case["tol"]
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """`quick(function, *args)`: its value, compiled without the optimisations that would take longer than they save."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return lambda function, *args: jax.jit(function, compiler_options=options)(*args)
