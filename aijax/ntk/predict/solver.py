@@ -44,9 +44,6 @@ class MatrixSolver:
         eigen = remember(self.kept, "spectrum", _spectrum, self.matrix)
         return _flow(self.matrix, eigen, columns, times)
 
-    def apply(self, columns: Array) -> Array:
-        return jnp.matmul(self.matrix, columns, precision="highest")
-
 
 @dataclass(frozen=True)
 class OperatorSolver:
