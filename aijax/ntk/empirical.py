@@ -106,6 +106,15 @@ def empirical_nngp(
     return output_kernel(apply_fn, params, x1, x2, house_kinds(trace_outputs, diagonal))
 
 
+def compute_ntk(apply_fn: Callable[[Params, Any], Any], params: Params, x1: Any, x2: Any = None) -> Any:
+    """Returns the empirical tangent kernel [n1, n2, o, o], compiled; `empirical_ntk` with its defaults.
+
+    >>> compute_ntk(lambda params, x: x @ params, jnp.ones((3, 2)), jnp.eye(3), jnp.eye(3)[:1]).shape
+    (3, 1, 2, 2)
+    """
+    return jax.jit(functools.partial(empirical_ntk, apply_fn))(params, x1, x2)
+
+
 def house_kinds(trace_outputs: bool, diagonal: bool) -> Kinds:
     """Returns the axes that `trace_outputs` and `diagonal` ask for: the first is the example."""
 
