@@ -21,7 +21,7 @@ from aijax.ntk.blocks import kernel_blocks
 from aijax.ntk.factored import factored_ntk
 from aijax.parallel import make_mesh
 
-BLUE, RED, GREY = "#4878a8", "#d1605e", "#888888"
+BLUE, RED, GREY, LINES = "#4878a8", "#d1605e", "#888888", "#8fd3f4"
 
 
 def main(config, folder):
@@ -45,7 +45,7 @@ def main(config, folder):
     eigenvalues, eigenvectors = eigenvalues[::-1], eigenvectors[:, ::-1]
     learned = label_energy(eigenvectors, labels)
     draw_spectrum(folder / "figures" / "spectrum.png", eigenvalues, learned)
-    draw_matrix(folder / "figures" / "matrix.png", kernel, labels, source.classes)
+    draw_matrix(folder / "figures" / "matrix.png", kernel, labels, source.classes, eigenvectors[:, 1])
     return measure(kernel, eigenvalues, labels, learned)
 
 
@@ -149,9 +149,9 @@ def draw_spectrum(path, eigenvalues, learned):
     figure.savefig(path, dpi=130)
 
 
-def draw_matrix(path, kernel, labels, classes):
-    """Draws the kernel with examples sorted by class, each entry over the root of both diagonal entries."""
-    order = np.argsort(labels, kind="stable")
+def draw_matrix(path, kernel, labels, classes, position):
+    """Draws the cosines of the kernel, examples sorted by class and within each class by `position`."""
+    order = np.lexsort((position, labels))
     scale = np.sqrt(np.maximum(np.diag(kernel), 1e-30))
     cosines = (kernel / scale / scale[:, None])[np.ix_(order, order)]
     low = np.quantile(cosines, 0.01)
@@ -162,8 +162,8 @@ def draw_matrix(path, kernel, labels, classes):
     counts = np.bincount(labels)
     edges = np.cumsum(counts)
     for edge in edges[:-1]:
-        axes.axhline(edge - 0.5, color="white", linewidth=0.4, alpha=0.6)
-        axes.axvline(edge - 0.5, color="white", linewidth=0.4, alpha=0.6)
+        axes.axhline(edge - 0.5, color=LINES, linewidth=0.6)
+        axes.axvline(edge - 0.5, color=LINES, linewidth=0.6)
     names = [str(name) for name in classes[: len(counts)]]
     axes.set_xticks(edges - counts / 2, names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=8)
     axes.set_yticks(edges - counts / 2, names, fontsize=8)
