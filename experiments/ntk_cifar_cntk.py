@@ -38,14 +38,14 @@ def main(config, folder):
     }
 
     curves, metrics = {}, {}
-    for network in config.networks:
-        kernel = bind(make_kernel, network, "config.networks")()
+    for name, network in config.networks.items():
+        kernel = bind(make_kernel, network, f"config.networks.{name}")()
         began = time.perf_counter()
         trained, tested = kernel(x_train), kernel(x_test, x_train)
-        metrics[f"{network.name}_seconds"] = time.perf_counter() - began
+        metrics[f"{name}_seconds"] = time.perf_counter() - began
         for get in ("ntk", "nngp"):
             k_train, k_test = (jnp.asarray(getattr(kernels, get)) for kernels in (trained, tested))
-            label = f"{network.name}_{get}"
+            label = f"{name}_{get}"
             curves[label] = [
                 [accuracy(k_train, k_test, labels, test_labels, rows, classes, config.ridge) for rows in subsets[size]]
                 for size in sizes
@@ -106,15 +106,18 @@ def draw(folder, config, sizes, curves):
         axes.errorbar(
             sizes, means, spread, label=f"{name}: {get.upper()}", marker="o", markersize=4, capsize=2, **style
         )
-    for published in config.published:
-        known = [point for point in published.points if min(sizes) <= point[0] <= max(sizes)]
-        axes.plot(*zip(*known, strict=True), "--s", markersize=4, color="0.45", linewidth=1, label=published.name)
+    published = config.published
+    known = [point for point in zip(published.sizes, published.accuracies, strict=True) if point[0] in sizes]
+    if known:
+        axes.plot(*zip(*known, strict=True), "--s", markersize=4, color="0.45", linewidth=1, label=published.label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.axhline(10, color="0.8", linewidth=1, zorder=0)
     axes.set_xlabel("training images")
     axes.set_ylabel("accuracy on test images (%)")
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.15 * (high - low))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "figures" / "accuracy.png", dpi=140)

@@ -56,10 +56,10 @@ def test_it_is_the_mean_of_empirical_kernels_at_its_keys(inputs):
 
 def test_estimates_go_on_from_each_other_and_tend_to_infinite_width(inputs):
     x1, x2 = inputs
-    generator = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, [1, 200, 4], vmap_axes=0)
+    generator = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, [1, 200, 3], vmap_axes=0)
     estimates = list(generator(x1, x2, ("ntk", "nngp")))
     assert len(estimates) == 3
-    for count, estimate in zip((1, 4), estimates, strict=False):
+    for count, estimate in zip((1, 3), estimates, strict=False):
         alone = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, count, vmap_axes=0)(x1, x2, "ntk")
         np.testing.assert_allclose(estimate.ntk, alone, rtol=1e-5, atol=1e-6)
     nngp, ntk = exact(x1, x2)
@@ -69,7 +69,7 @@ def test_estimates_go_on_from_each_other_and_tend_to_infinite_width(inputs):
     assert jnp.linalg.norm(estimates[-1].nngp - nngp) < 0.2 * jnp.linalg.norm(nngp)
 
 
-@pytest.mark.parametrize("batch_size, device_count, store_on_device", [(2, 0, True), (0, -1, False), (3, 2, True)])
+@pytest.mark.parametrize("batch_size, device_count, store_on_device", [(2, 0, True), (3, 2, False)])
 def test_blocks_and_devices_do_not_change_it(inputs, batch_size, device_count, store_on_device):
     x1, x2 = inputs
     plain = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, 2, device_count=0)
