@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from aijax.errors import ConfigError
 from aijax.ntk import contract
 from aijax.ntk.block_programs import FactoredKernel
 from aijax.ntk.empirical import MEMORY_LIMIT, as_array, house_kinds, tangents
@@ -58,12 +59,18 @@ def factored_ntk(
       contraction: "auto", "jacobian" or "structured".
       memory_limit: as there.
 
+    Raises:
+      ConfigError: vector products; when it is called, what `empirical_ntk` refuses.
+
     >>> import jax.numpy as jnp
     >>> from aijax.ntk import kernel_blocks
     >>> kernel = factored_ntk(lambda params, x: x @ params, trace_outputs=True)
     >>> kernel_blocks(kernel, jnp.eye(4), kernel_args=(jnp.ones((4, 2)),), block_size=2).shape
     (4, 4)
     """
+
+    if contraction == "vector_products":
+        raise ConfigError("contraction: 'vector_products' has no features of one example; expected another")
 
     def features_fn(x: Any, params: Params) -> Any:
         params, x = jax.tree.map(as_array, (params, x))
