@@ -110,7 +110,7 @@ def FanInConcat(axis: int = -1) -> Layer:
       axis: axis of the activations.
 
     Raises:
-      ConfigError: on a call, inputs whose other axes differ, an axis that is not there, or inputs that are not Gaussian.
+      ConfigError: on a call, inputs whose other axes differ or that are not Gaussian, or an axis that is not there.
     """
 
     def init_fn(key, input_shape):

@@ -19,7 +19,16 @@ from aijax.ntk.stax.layer import Layer, layer
 from aijax.ntk.stax.linear import affine, affine_kernel, biases, check_affine, weights
 from aijax.ntk.stax.masking import all_masked, supports_masking
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
-from aijax.ntk.stax.windows import Window, check_window, fold, transposed_window, window, windowed_sum, wrap_pad
+from aijax.ntk.stax.windows import (
+    Window,
+    centre_entries,
+    check_window,
+    fold,
+    transposed_window,
+    window,
+    windowed_sum,
+    wrap_pad,
+)
 from aijax.typing import Array
 
 DimensionNumbers = tuple[str, str, str]
@@ -299,12 +308,8 @@ def _out_mask(spec: _Spec, mask: Array, shape: tuple[int, ...]) -> Array:
     mask = all_masked(mask, spec.channel_axis)
     for letter, win in spec.windows(shape).items():
         axis = spec.dimensions[0].index(letter)
-        if mask.shape[axis] == 1:
-            continue
-        if spec.name == "ConvTranspose":
+        if spec.name != "ConvTranspose":
+            mask = centre_entries(mask, axis, shape[axis], win, spec.padding)
+        elif mask.shape[axis] > 1:
             mask = windowed_sum(mask.astype(jnp.float32), (axis,), win) > 0
-        else:
-            start = (win.size - 1) // 2 if spec.padding == "VALID" else 0
-            count = win.out_size(shape[axis])
-            mask = jax.lax.slice_in_dim(mask, start, start + (count - 1) * win.stride + 1, win.stride, axis)
     return jnp.transpose(mask, [spec.dimensions[0].index(c) for c in spec.dimensions[2]])

@@ -20,7 +20,7 @@ from aijax.ntk.stax.kernel import Kernel, same_entry
 from aijax.ntk.stax.layer import Layer
 from aijax.ntk.stax.masking import supports_masking
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
-from aijax.typing import Array
+from aijax.typing import Any, Array, Callable
 
 
 @supports_masking(remask_kernel=True)
@@ -83,11 +83,11 @@ def _own(dual: Dual, kernel: Kernel, name: str, q: Array) -> Array:
     return jnp.where(same_entry(kernel, name), kernel.outer(square, square, name)[0], value)
 
 
-def in_halves(function, *arrays: Array):
+def in_halves(function: Callable, *arrays: Array) -> Any:
     """Returns `function(*arrays)`, elementwise on arrays that broadcast, worked out for two halves in a loop.
 
-    XLA for CPUs would otherwise fuse layer upon layer into one pass that starts from the inputs for each layer's result:
-    work and compile time would grow with the square of the depth.
+    XLA would otherwise fuse layer upon layer into passes that start from the inputs: on a CPU work and compile time
+    would grow with the square of the depth.
     """
     shape = jnp.broadcast_shapes(*(a.shape for a in arrays))
     axis = max(range(len(shape)), key=lambda a: min(shape[a], 2))
@@ -97,9 +97,8 @@ def in_halves(function, *arrays: Array):
     half = -(-size // 2)
 
     def part(start: Array):
-        return function(
-            *(a if a.shape[axis] == 1 else jax.lax.dynamic_slice_in_dim(a, start, half, axis) for a in arrays)
-        )
+        slices = (jax.lax.dynamic_slice_in_dim(a, start, half, axis) if a.shape[axis] > 1 else a for a in arrays)
+        return function(*slices)
 
     def join(parts: Array) -> Array:
         second = jax.lax.slice_in_dim(parts[1], 2 * half - size, None, axis=axis)

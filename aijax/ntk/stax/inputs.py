@@ -78,7 +78,7 @@ def input_kernel(
 
 
 def mean_products(z1: Array, z2: Array, *, diagonal_spatial: bool) -> Array:
-    """Returns `mean_c z1[i, p, c] z2[j, p', c]` from `(n1, *spatial, c)` and `(n2, *spatial, c)`, copies side by side."""
+    """Returns `mean_c z1[i, p, c] z2[j, p', c]`, laid out as a kernel, of two batches `(n, *spatial, c)`."""
     spatial = tuple(range(1, z1.ndim - 1))
     channels = z1.ndim - 1
     batched = spatial if diagonal_spatial else ()

@@ -15,6 +15,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, did_you_mean
 from aijax.ntk.stax.kernel import Kernel, diagonal, spatial_size
@@ -199,7 +200,7 @@ def check_affine(name: str, width: int, W_std, b_std, parameterization: str, s) 
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise ConfigError(f"{name}: {width!r} output channels, expected a positive number")
     for argument, value in (("W_std", W_std), ("b_std", b_std)):
-        if isinstance(value, (int, float)) and not value >= 0:
+        if isinstance(value, (int, float, np.generic, np.ndarray)) and not value >= 0:
             raise ConfigError(f"{name}: {argument}={value}, expected a standard deviation that is not negative")
     if parameterization not in PARAMETERIZATIONS:
         near = did_you_mean(str(parameterization), PARAMETERIZATIONS)

@@ -1,7 +1,7 @@
 """Pooling by mean or sum, over windows or over all positions: linear maps of positions, K <- A K A^T.
 
-The map is a product over spatial axes, and for each it acts on both copies of the axis on its own. Where a mask says
-that entries are padding, a mean is over those that are not.
+The map is a product over spatial axes, and for each it acts on both copies of the axis on its own. Masked entries count
+as zeros in a window's mean, whose divisor stays; a mean over all positions is over those that are not masked.
 """
 
 import functools
@@ -15,7 +15,7 @@ from aijax.ntk.stax.kernel import Kernel
 from aijax.ntk.stax.layer import Layer, layer
 from aijax.ntk.stax.masking import one_mask, supports_masking
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
-from aijax.ntk.stax.windows import check_window, window, windowed_sum
+from aijax.ntk.stax.windows import centre_entries, check_window, window, windowed_sum
 from aijax.typing import Array
 
 
@@ -88,30 +88,24 @@ def _pool(name, window_shape, strides, padding, normalize_edges, batch_axis, cha
             raise ConfigError(f"{name}: a window of {len(size)} axes over inputs of shape {tuple(shape)}")
         return {a: window(shape[a], w, step, padding) for a, w, step in zip(axes, size, strides, strict=True)}
 
-    def sums(x: Array, shape) -> Array:
-        for axis, win in windows(shape).items():
-            x = windowed_sum(x, (axis,), win) if x.shape[axis] > 1 or shape[axis] == 1 else x
+    def sums(x: Array) -> Array:
+        for axis, win in windows(x.shape).items():
+            x = windowed_sum(x, (axis,), win)
         return x
 
-    def counts(mask: Array | None, shape) -> Array | float:
-        """How many entries each mean is over, in the shape of the outputs with one channel."""
-        if not mean:
-            return 1.0
-        if mask is None and not normalize_edges:
-            return math.prod(size)
-        ones = [1 if a in (batch_axis % len(shape), channel_axis % len(shape)) else n for a, n in enumerate(shape)]
-        kept = jnp.ones(ones, jnp.result_type(float))
-        if mask is None:
-            return sums(kept, shape)
-        kept = jnp.where(one_mask(mask, channel_axis, name), 0, kept)
-        return jnp.maximum(sums(kept, shape), 1)
+    def counts(shape) -> Array | float:
+        """How many entries a mean is over, in the shape of the outputs with one example and one channel."""
+        if not normalize_edges:
+            return math.prod(size) if mean else 1
+        taken = (batch_axis % len(shape), channel_axis % len(shape))
+        return sums(jnp.ones([1 if a in taken else n for a, n in enumerate(shape)]))
 
     def init_fn(key, input_shape):
         wins = windows(input_shape)
         return tuple(wins[a].out_size(n) if a in wins else n for a, n in enumerate(input_shape)), ()
 
     def apply_fn(params, inputs, *, mask=None, **kwargs):
-        return sums(inputs, inputs.shape) / jnp.asarray(counts(mask, inputs.shape), inputs.dtype)
+        return sums(inputs) / jnp.asarray(counts(inputs.shape), inputs.dtype)
 
     @requires(batch_axis=batch_axis, channel_axis=channel_axis, diagonal_spatial=Diagonal(Bool.MAYBE, Bool.NO))
     def kernel_fn(kernel, **kwargs):
@@ -123,11 +117,13 @@ def _pool(name, window_shape, strides, padding, normalize_edges, batch_axis, cha
                 cov = windowed_sum(cov, (first + i,), wins[i // copies])
             return cov
 
-        return _divided(kernel.map(pool), counts(kernel.mask1, kernel.shape1), counts(kernel.mask2, kernel.shape2))
+        return _divided(kernel.map(pool), *[counts(kernel.shape1)] * 2)
 
     def mask_fn(mask, input_shape):
-        kept = ~one_mask(mask, channel_axis, name)
-        return sums(kept.astype(jnp.float32), input_shape) == 0
+        mask = one_mask(mask, channel_axis, name)
+        for axis, win in windows(input_shape).items():
+            mask = centre_entries(mask, axis, input_shape[axis], win, padding)
+        return mask
 
     return init_fn, apply_fn, kernel_fn, mask_fn
 

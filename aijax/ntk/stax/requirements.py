@@ -82,7 +82,7 @@ class Requirements:
 
 
 def requires(**static_reqs) -> Callable[[Callable], Callable]:
-    """Returns a decorator for a `kernel_fn(kernel, **kwargs)` that states what it needs; `layer` checks it on each call.
+    """Returns a decorator for a `kernel_fn(kernel, **kwargs)` that states its needs, which `layer` checks.
 
     Args:
       **static_reqs: any of `batch_axis`, `channel_axis` (axes of the activations), `diagonal_batch` (False: covariances

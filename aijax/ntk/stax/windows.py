@@ -117,6 +117,17 @@ def fold(x: Array, axis: int, period: int) -> Array:
     return x.reshape(*x.shape[:axis], turns, period, *x.shape[axis + 1 :]).sum(axis)
 
 
+def centre_entries(x: Array, axis: int, inputs: int, win: Window, padding: str) -> Array:
+    """Returns for each output the entry of `x` at the centre of its window (at its stride's start where it is padded).
+
+    It decides whether the output counts as padding. An axis of one entry for all `inputs` stays as it is.
+    """
+    if x.shape[axis] == 1:
+        return x
+    start = (win.size - 1) // 2 if padding == "VALID" else 0
+    return jax.lax.slice_in_dim(x, start, start + (win.out_size(inputs) - 1) * win.stride + 1, win.stride, axis)
+
+
 def check_window(name: str, shape, strides, padding) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     """Returns the window and its strides as tuples, and the name of the padding; strides of None are ones.
 
@@ -141,8 +152,7 @@ def _positive(name: str, argument: str, values) -> tuple[int, ...]:
 
 
 def _taps(x: Array, count: dict[int, int], win: Window) -> Array:
-    """The sum over taps. It is a loop, also for XLA, which would fuse unrolled taps with the layers before them and work
-    those out anew for each tap."""
+    """The sum over taps, in a loop: XLA fuses unrolled taps with the layers before them, and works those out for each."""
     pads = [(0, 0, 0)] * x.ndim
     sizes, strides = list(x.shape), [1] * x.ndim
     for axis, outputs in count.items():
