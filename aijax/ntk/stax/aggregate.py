@@ -35,7 +35,7 @@ def Aggregate(
     `apply_fn(params, x, pattern=A)` and `kernel_fn(x1, x2, pattern=(A1, A2))` take the graphs. Dense, A has the shape
     `(n, *vertices, *vertices)`, tails first and heads last, with any weights. Sparse, it holds edges as integers,
     `(n, edges, axes, 2)` or, for one axis, `(n, edges, 2)`, tail and head last; an edge that is there twice counts
-    twice, and one whose head has a negative coordinate not at all. Without a pattern the input is passed on.
+    twice, and one whose head has a negative coordinate not at all.
 
     Args:
       aggregate_axis: the axes that make up the vertices; None for all spatial axes.
@@ -45,8 +45,8 @@ def Aggregate(
       implementation: "DENSE" (products with A) or "SPARSE" (sums over edges).
 
     Raises:
-      ConfigError: an unknown implementation; on a call, an axis that is batch or channels, or a pattern of a wrong
-        shape.
+      ConfigError: an unknown implementation; on a call, an axis that is batch or channels, no pattern, or one of a
+        wrong shape.
 
     >>> from aijax.ntk import stax
     >>> graph = jnp.ones((1, 3, 3))
@@ -80,12 +80,12 @@ def Aggregate(
         return input_shape, ()
 
     def apply_fn(params, inputs, *, pattern=None, mask=None, **kwargs):
-        return inputs if pattern is None else aggregate(pattern, inputs)
+        if pattern is None:
+            raise ConfigError("Aggregate: expected the graphs of the inputs, apply_fn(params, inputs, pattern=graphs)")
+        return aggregate(pattern, inputs)
 
     @requires(batch_axis=batch_axis, channel_axis=channel_axis, diagonal_spatial=Diagonal(Bool.NO, Bool.NO))
     def kernel_fn(kernel, *, pattern=None, **kwargs):
-        if pattern is None:
-            return kernel
         if not isinstance(pattern, (tuple, list)) or len(pattern) != 2:
             raise ConfigError("pattern: expected a pair, the graphs of x1 and those of x2 (or None without x2)")
         first, second = (functools.partial(aggregate, graphs) for graphs in pattern)

@@ -38,7 +38,7 @@ def given(fn: Callable, covariance_map: Map, slope_map: Map | None = None) -> Du
 
     def kernel(q1, k, q2):
         k, q1, q2 = jnp.broadcast_arrays(*(jnp.asarray(x) for x in (k, q1, q2)))
-        slope = _gradient(covariance_map, k, q1, q2)[0] if slope_map is None else _evaluate(slope_map, k, q1, q2)
+        slope = _gradient(covariance_map, k, q1, q2)[0] if slope_map is None else _given_slope(slope_map, k, q1, q2)
         return _value(covariance_map, k, q1, q2), slope
 
     return Dual(fn, kernel, lambda q: kernel(q, q, q))
@@ -53,6 +53,13 @@ def _value(covariance_map: Map, k: Array, q1: Array, q2: Array) -> Array:
 def _value_jvp(covariance_map, primals, tangents):
     slopes = _gradient(covariance_map, *primals)
     return _value(covariance_map, *primals), sum(s * t for s, t in zip(slopes, tangents, strict=True))
+
+
+def _given_slope(slope_map: Map, k: Array, q1: Array, q2: Array) -> Array:
+    """The slope at the correlation itself where it is a number: a few units inside it would be off by their root."""
+    inside = _evaluate(slope_map, k, q1, q2)
+    exact = jnp.vectorize(slope_map)(k, q1, q2)
+    return jnp.where(jnp.isnan(exact), inside, exact)
 
 
 def _evaluate(function: Callable, k: Array, q1: Array, q2: Array) -> Array | tuple[Array, ...]:
