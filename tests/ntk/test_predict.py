@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from aijax import ntk
 from aijax.errors import ConfigError
-from aijax.ntk import predict
+from aijax.ntk import predict, stax
 
 LOSSES = {
     "0.5*mean over all entries of (f-y)^2": lambda f, y: 0.5 * jnp.mean((f - y) ** 2),
@@ -402,10 +403,30 @@ def test_keyword_arguments_reach_the_kernel_function(points):
     assert sorted(calls) == [("test", "test"), ("test", "train"), ("train", "train")]
     predict_fn(1.0, x_test, "nngp", compute_cov=True, pattern=("test", "test"))
     assert calls.count(("train", "train")) == 1  # the training kernel is kept
-    with pytest.raises(ConfigError, match="scale: expected the same value"):
+    with pytest.raises(ConfigError, match="scale: expected one value"):
         predict_fn(1.0, x_test, "nngp", scale=3.0, pattern=("test", "test"))
     inside = jax.jit(lambda t: predict_fn(t, None, ("nngp", "ntk"), True))(1.0)
     np.testing.assert_allclose(inside.ntk.mean, predict_fn(1.0, None, "ntk"), atol=1e-12)
+
+
+def test_networks_of_layers_give_kernels_that_predictions_take(float64):
+    _, apply_fn, kernel_fn = stax.serial(stax.Dense(8, 1.4, 0.1), stax.Relu(), stax.Dense(2, 1.4, 0.1))
+    rng = np.random.default_rng(0)
+    x, x_test, y = (jnp.asarray(rng.normal(size=size)) for size in ((4, 3), (2, 3), (4, 2)))
+    gp = predict.gp_inference(kernel_fn(x, None), y, diag_reg=1e-3)
+    ensemble = predict.gradient_descent_mse_ensemble(kernel_fn, x, y, diag_reg=1e-3)
+    expected = ensemble(None, x_test, None, compute_cov=True)
+    for a, b in zip(
+        jax.tree.leaves(gp(None, kernel_fn(x_test, x), kernel_fn(x_test, None))), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+    # the parameters of one layer are a tuple, and pass as they are
+    init_fn, apply_fn, _ = stax.Dense(2, b_std=0.1)
+    params = init_fn(jax.random.key(0), (-1, 3))[1]
+    empirical = predict.gradient_descent_mse_ensemble(
+        ntk.empirical_kernel_fn(apply_fn), x, y, diag_reg=1e-3, params=params
+    )
+    assert empirical(1.0, x_test, "ntk").shape == (2, 2)
 
 
 # other losses

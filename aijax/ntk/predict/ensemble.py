@@ -55,8 +55,8 @@ def gradient_descent_mse_ensemble(
       learning_rate, diag_reg, diag_reg_absolute_scale, trace_axes: as in `gradient_descent_mse`. The regularisation is
         of the kernel that training uses; the prior's covariance is without, but for "nngp" on the training points.
       **kernel_fn_train_train_kwargs: for `kernel_fn` on the training points. On test points they hold where
-        `kernel_fn_test_test_kwargs` has no word of that name. Between test and training points, a tuple's first entry
-        is the test points' and its second the first of the training points'; anything else must be the same in both.
+        `kernel_fn_test_test_kwargs` has no word of that name. Between test and training points, two different tuples
+        of one name become the pair of their first entries, the test points' first; nothing else may differ.
 
     Raises:
       ConfigError: an unknown `get`, shapes that do not agree, keyword arguments that differ.
@@ -187,17 +187,15 @@ def _kernels(kernel_fn, x1, x2, names, keywords):
 
 def _between(train, test):
     """Returns the keyword arguments of the kernel between test (first) and training points (second)."""
-    merged = {}
-    for name in {**train, **test}:
-        first, second = test.get(name, train.get(name)), train.get(name, test.get(name))
-        if isinstance(first, tuple) and isinstance(second, tuple):
-            merged[name] = (first[0], second[0])
-        elif _same(first, second):
-            merged[name] = first
-        else:
-            raise ConfigError(
-                f"{name}: expected the same value for training and test points, or tuples, got two values"
-            )
+    merged = {**train, **test}
+    for name in train.keys() & test.keys():
+        ours, theirs = train[name], test[name]
+        if ours is theirs:
+            continue
+        if isinstance(ours, tuple) and isinstance(theirs, tuple):
+            merged[name] = (theirs[0], ours[0])
+        elif not _same(ours, theirs):
+            raise ConfigError(f"{name}: expected one value for training and test points, or a tuple for each")
     return merged
 
 

@@ -166,9 +166,12 @@ def _on_test(solver, name, k_train_train, k_test_train, test_test, layout, dtype
 
 
 def _left_on_train(solver, k_train_train, prior, layout, dtype):
-    """Returns P K P, with P the projector on what the trained kernel does not reach; 0 where it is regular."""
-    kernel = field("k_train_train", k_train_train, prior)
-    if callable(kernel):
+    """Returns P K P, with P the projector on what the trained kernel does not reach; 0 where it is regular.
+
+    0 also where K is not given, or is a product: the trained kernel is then taken to be regular.
+    """
+    kernel = getattr(k_train_train, prior, None)
+    if kernel is None or callable(kernel):
         return jnp.zeros(tuple(size for size in layout.kept_shape for _ in range(2)), dtype)
     once, _ = solver.limit(train_matrix("k_train_train", jnp.asarray(kernel), layout).astype(dtype))
     twice, _ = solver.limit(once.T)
