@@ -134,9 +134,15 @@ def empirical_kernel_fn(
         kernels = [made[name](x1, x2, params, **kwargs) for name in wanted]
         if isinstance(get, str):
             return kernels[0]
-        return collections.namedtuple("EmpiricalKernel", wanted)(*kernels)
+        return named(wanted)(*kernels)
 
     return kernel_fn
+
+
+@functools.cache
+def named(fields: tuple[str, ...]) -> type:
+    """Returns the type of tuples with these fields, one and the same for the same fields."""
+    return collections.namedtuple("EmpiricalKernel", fields)
 
 
 def as_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
