@@ -58,15 +58,15 @@ class Outputs:
 def make_outputs(
     shape: Sequence[int], trace_axes: Sequence[int], diagonal_axes: Sequence[int], where: str = "apply_fn"
 ) -> Outputs:
-    """Returns the axes of an output of shape `shape`, refusing axes that it does not have or that are named twice."""
+    """Returns the axes of an output of shape `shape`, refusing axes that it does not have or of two kinds."""
     rank = len(shape)
     kinds = [FULL] * rank
     for name, axes, kind in (("trace_axes", trace_axes, TRACED), ("diagonal_axes", diagonal_axes, DIAGONAL)):
         for axis in axes:
             if not -rank <= axis < rank:
                 raise ConfigError(f"{name}: {where} gives outputs of shape {tuple(shape)}, which have no axis {axis}")
-            if kinds[axis] != FULL:
-                raise ConfigError(f"{name}: axis {axis} is named twice in trace_axes and diagonal_axes")
+            if kinds[axis] not in (FULL, kind):
+                raise ConfigError(f"{name}: axis {axis} is in both trace_axes and diagonal_axes")
             kinds[axis] = kind
     return Outputs(tuple(shape), tuple(kinds))
 

@@ -82,5 +82,5 @@ def test_mistakes_are_told():
         ConfigError, match=r"trace_axes: apply_fn gives outputs of shape \(2, 2\), which have no axis 2"
     ):
         empirical_ntk_fn(f, trace_axes=2)(jnp.ones((2, 3)), None, jnp.ones((3, 2)))
-    with pytest.raises(ConfigError, match="diagonal_axes: axis -1 is named twice"):
+    with pytest.raises(ConfigError, match="diagonal_axes: axis -1 is in both trace_axes and diagonal_axes"):
         empirical_ntk_fn(f, -1, -1)(jnp.ones((2, 3)), None, jnp.ones((3, 2)))
