@@ -152,7 +152,7 @@ def _positive(name: str, argument: str, values) -> tuple[int, ...]:
 
 
 def _taps(x: Array, count: dict[int, int], win: Window) -> Array:
-    """The sum over taps, in a loop: XLA fuses unrolled taps with the layers before them, and works those out for each."""
+    """The sum over taps, in a loop: unrolled, XLA fuses them with the layers before, works those out for each tap."""
     pads = [(0, 0, 0)] * x.ndim
     sizes, strides = list(x.shape), [1] * x.ndim
     for axis, outputs in count.items():

@@ -19,6 +19,12 @@ class NotThere(Exception):
     """A layer that the package does not have."""
 
 
+def compiled(layer):
+    """The layer with its kernel_fn compiled as one program, which takes less than its operations one by one."""
+    init_fn, apply_fn, kernel_fn = layer
+    return init_fn, apply_fn, jax.jit(kernel_fn, static_argnames=("get", "diagonal_batch", "diagonal_spatial"))
+
+
 def cases(kind: str = "infinite") -> list[dict]:
     """The golden cases of one kind."""
     index = json.loads((GOLDEN / "index.json").read_text())["cases"]

@@ -13,7 +13,7 @@ import build
 
 CASES = {case["id"]: case for case in build.cases()}
 
-LONG = ("myrtle", "wideresnet", "d50", "cntk_vanilla_d7", "resize", "batch_large")
+LONG = ("myrtle", "wideresnet", "d50", "cntk_vanilla_d4", "cntk_vanilla_d7", "resize", "_d5", "downsample", "stride21")
 
 
 def run(case: dict, dtype) -> tuple[dict, dict]:

@@ -1,6 +1,8 @@
 """Convolutions and pooling: the infinite layer is what the finite one does to covariances, exactly."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aijax.ntk import stax
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from build import compiled
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +52,7 @@ def single_taps(shape):
 
 
 def check_shared(make, size, filter_shape, strides, padding):
-    init_fn, apply_fn, kernel_fn = make(1, filter_shape, strides, padding)
+    init_fn, apply_fn, kernel_fn = compiled(make(1, filter_shape, strides, padding))
     x = covariance((2, *size, 3))
     before = flat(stax.Identity()[2](x, get="nngp"), len(size))
     expected = 0
@@ -92,7 +98,7 @@ def test_convolution_of_covariances_of_any_shape(name, padding, axes):
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])
 def test_unshared_weights_leave_positions_independent(padding):
-    init_fn, apply_fn, kernel_fn = stax.ConvLocal(1, (2, 3), (1, 2), padding)
+    init_fn, apply_fn, kernel_fn = compiled(stax.ConvLocal(1, (2, 3), (1, 2), padding))
     x = covariance((2, 4, 5, 3))
     shape, (w, _) = init_fn(jax.random.key(0), (1, 4, 5, 1))
     before = flat(stax.Identity()[2](x, get="nngp"), 2)
@@ -132,7 +138,7 @@ def test_pooling_after_unshared_weights_needs_the_diagonal_only():
     x = covariance((2, 6, 5, 3))
     for pool in (stax.AvgPool((2, 2), padding="SAME", normalize_edges=True), stax.GlobalSumPool()):
         layers = [stax.ConvLocal(1, (2, 2)), pool, stax.Flatten()]
-        kernel_fn = stax.serial(*layers)[2]
+        kernel_fn = compiled(stax.serial(*layers))[2]
         full = kernel_fn(x, diagonal_spatial=False)
         np.testing.assert_allclose(kernel_fn(x).nngp, full.nngp, atol=1e-12)
 
@@ -152,8 +158,8 @@ def test_axes_of_activations_may_be_in_any_order(spec):
 
     x = covariance((2, 4, 5, 3))
     standard = ("NHWC", "HWIO", "NHWC")
-    expected = net(standard)[2](x)
-    layers = net(spec)
+    expected = compiled(net(standard))[2](x)
+    layers = compiled(net(spec))
     y = np.transpose(x, ["NHWC".index(c) for c in spec[0]])
     kernel = layers[2](y)
     assert kernel.shape1 == layers[0](jax.random.key(0), y.shape)[0]
@@ -207,7 +213,7 @@ def test_standard_parameterization_scales_gradients_with_the_true_fan_in(b_std):
 def test_the_tangent_kernel_of_one_layer_is_that_of_the_finite_one(layer):
     """Without a nonlinearity it does not depend on the weights."""
     x = covariance((2, 3, 4, 2))
-    init_fn, apply_fn, kernel_fn = layer
+    init_fn, apply_fn, kernel_fn = compiled(layer)
     params = init_fn(jax.random.key(0), x.shape)[1]
     jacobian = jax.jit(jax.jacrev(lambda params: apply_fn(params, x)[..., 0]))(params)
     rows = np.concatenate([np.reshape(j, (*j.shape[:3], -1)) for j in jax.tree.leaves(jacobian)], -1)
