@@ -43,21 +43,21 @@ def polynomial(coefficients: Sequence[float]) -> Dual:
     def fn(x):
         return functools.reduce(lambda total, c: total * x + c, coefficients[::-1], jnp.zeros_like(x))
 
-    def scaled(q):
-        """sqrt(m!) C_m(q) for each m."""
+    def weights_of(q):
+        """C_m(q) for each m."""
         result = []
         for m in range(degree + 1):
             terms = [
                 coefficients[m + 2 * j] * (math.factorial(m + 2 * j) / (2**j * math.factorial(j) * math.factorial(m)))
                 for j in range((degree - m) // 2 + 1)
             ]
-            value = functools.reduce(lambda total, c: total * q + c, terms[::-1], jnp.zeros_like(q))
-            result.append(math.sqrt(math.factorial(m)) * value)
+            result.append(functools.reduce(lambda total, c: total * q + c, terms[::-1], jnp.zeros_like(q)))
         return result
 
     def kernel(q1, k, q2):
         q1, k, q2 = jnp.asarray(q1), jnp.asarray(k), jnp.asarray(q2)
-        products = [left * right for left, right in zip(scaled(q1), scaled(q2), strict=True)]
+        pairs = zip(weights_of(q1), weights_of(q2), strict=True)
+        products = [math.factorial(m) * (left * right) for m, (left, right) in enumerate(pairs)]
         value = functools.reduce(lambda total, c: total * k + c, products[::-1])
         slopes = [m * product for m, product in enumerate(products)][:0:-1]
         slope = functools.reduce(lambda total, c: total * k + c, slopes, jnp.zeros_like(value))
