@@ -9,6 +9,8 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# programs run once: compiling them well would take longer than they save
+jax.config.update("jax_disable_most_optimizations", True)
 
 ROOT = Path(__file__).resolve().parents[1]
 

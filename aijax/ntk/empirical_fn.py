@@ -1,6 +1,6 @@
 """Empirical kernels under the names and argument meanings that neural-tangents documents.
 
-`empirical_ntk_fn(f, ...)` gives `kernel_fn(x1, x2, params, **kwargs)`, where `empirical.empirical_ntk` computes at once.
+`empirical_ntk_fn(f, ...)` gives `kernel_fn(x1, x2, params, **kwargs)`, where `empirical.empirical_ntk` computes.
 What becomes of each axis of f's output is said by the axis (see `outputs.py`), and so is which axes run over
 independent examples.
 """

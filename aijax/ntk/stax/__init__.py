@@ -23,8 +23,8 @@ from aijax.ntk.stax.activations import (
     Sign,
     Sin,
 )  # fmt: skip
-from aijax.ntk.stax.aggregate import Aggregate
-from aijax.ntk.stax.attention import GlobalSelfAttention
+from aijax.ntk.stax.aggregate import Aggregate, AggregateImplementation
+from aijax.ntk.stax.attention import AttentionMechanism, GlobalSelfAttention
 from aijax.ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut
 from aijax.ntk.stax.combinators import parallel, repeat, serial
 from aijax.ntk.stax.conv import Conv, ConvLocal, ConvTranspose
@@ -37,15 +37,17 @@ from aijax.ntk.stax.linear import Dense, Flatten, Identity
 from aijax.ntk.stax.masking import MaskedArray, supports_masking, unmask_fn
 from aijax.ntk.stax.normalization import LayerNorm
 from aijax.ntk.stax.pooling import AvgPool, GlobalAvgPool, GlobalSumPool, SumPool
+from aijax.ntk.stax.positions import PositionalEmbedding
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
 from aijax.ntk.stax.resize import ImageResize
 from aijax.ntk.stax.windows import Padding
 
 __all__ = [
-    "ABRelu", "Abs", "Aggregate", "AvgPool", "Bool", "Conv", "ConvLocal", "ConvTranspose", "Cos", "Dense", "Diagonal",
-    "DotGeneral", "Dropout", "Elementwise", "ElementwiseNumerical", "Erf", "Exp", "ExpNormalized", "FanInConcat",
-    "FanInProd", "FanInSum", "FanOut", "Flatten", "Gabor", "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSelfAttention",
-    "GlobalSumPool", "Hermite", "Identity", "ImageResize", "Index", "Kernel", "LayerNorm", "LeakyRelu", "MaskedArray",
-    "Monomial", "Padding", "Polynomial", "Rbf", "RectifiedMonomial", "Relu", "Sigmoid_like", "Sign", "Sin", "Slice",
+    "ABRelu", "Abs", "Aggregate", "AggregateImplementation", "AttentionMechanism", "AvgPool", "Bool", "Conv",
+    "ConvLocal", "ConvTranspose", "Cos", "Dense", "Diagonal", "DotGeneral", "Dropout", "Elementwise",
+    "ElementwiseNumerical", "Erf", "Exp", "ExpNormalized", "FanInConcat", "FanInProd", "FanInSum", "FanOut",
+    "Flatten", "Gabor", "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSelfAttention", "GlobalSumPool", "Hermite",
+    "Identity", "ImageResize", "Index", "Kernel", "LayerNorm", "LeakyRelu", "MaskedArray", "Monomial", "Padding",
+    "Polynomial", "PositionalEmbedding", "Rbf", "RectifiedMonomial", "Relu", "Sigmoid_like", "Sign", "Sin", "Slice",
     "SumPool", "layer", "parallel", "repeat", "requires", "serial", "supports_masking", "unmask_fn",
 ]  # fmt: skip

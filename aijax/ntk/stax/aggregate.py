@@ -4,6 +4,7 @@ It is the propagation step of graph networks (Du, Hou, Salakhutdinov, Poczos, Wa
 kernel"), a linear map of positions that differs between examples: K[n, n'] <- A[n]^T K[n, n'] A'[n'].
 """
 
+import enum
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +19,12 @@ from aijax.ntk.stax.masking import supports_masking
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
 from aijax.typing import Array
 
-IMPLEMENTATIONS = ("DENSE", "SPARSE")
+
+class AggregateImplementation(enum.StrEnum):
+    """How neighbours are summed; `Aggregate` takes the name or the member."""
+
+    DENSE = "DENSE"
+    SPARSE = "SPARSE"
 
 
 @layer
@@ -53,8 +59,8 @@ def Aggregate(
     >>> stax.Aggregate()[1]((), jnp.ones((1, 3, 2)), pattern=graph)[0, :, 0].tolist()
     [3.0, 3.0, 3.0]
     """
-    if implementation not in IMPLEMENTATIONS:
-        near = did_you_mean(str(implementation), IMPLEMENTATIONS)
+    if implementation not in list(AggregateImplementation):
+        near = did_you_mean(str(implementation), AggregateImplementation)
         raise ConfigError(f"Aggregate: unknown implementation {implementation!r}{near}")
     sparse = implementation == "SPARSE"
 

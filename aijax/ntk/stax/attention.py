@@ -16,6 +16,7 @@ tangent kernel of the inputs as the values see them, and D, U as queries and key
   with m = s w^2 and <A, B> = sum_{r, r'} A[r, r'] B[r, r']: four weights, and the inputs by way of each of the three.
 """
 
+import enum
 import math
 from collections.abc import Callable
 
@@ -26,11 +27,18 @@ from aijax.errors import ConfigError, did_you_mean
 from aijax.ntk.stax.kernel import Kernel, diagonal
 from aijax.ntk.stax.layer import Layer, layer, standard_normal
 from aijax.ntk.stax.masking import all_masked, supports_masking
-from aijax.ntk.stax.positions import PositionalEmbedding
+from aijax.ntk.stax.positions import Positions
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
 from aijax.typing import Array
 
-MECHANISMS = ("SOFTMAX", "IDENTITY", "ABS", "RELU")
+
+class AttentionMechanism(enum.StrEnum):
+    """What is made of the logits; `GlobalSelfAttention` takes the name or the member."""
+
+    SOFTMAX = "SOFTMAX"
+    IDENTITY = "IDENTITY"
+    ABS = "ABS"
+    RELU = "RELU"
 
 
 @layer
@@ -87,10 +95,10 @@ def GlobalSelfAttention(
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"GlobalSelfAttention: {name}={value!r}, expected a positive number")
-    if attention_mechanism not in MECHANISMS:
-        near = did_you_mean(str(attention_mechanism), MECHANISMS)
+    if attention_mechanism not in list(AttentionMechanism):
+        near = did_you_mean(str(attention_mechanism), AttentionMechanism)
         raise ConfigError(f"GlobalSelfAttention: unknown attention_mechanism {attention_mechanism!r}{near}")
-    embedding = PositionalEmbedding(pos_emb_type, pos_emb_p_norm, pos_emb_decay_fn, n_chan_pos_emb, W_pos_emb_std)
+    embedding = Positions(pos_emb_type, pos_emb_p_norm, pos_emb_decay_fn, n_chan_pos_emb, W_pos_emb_std)
 
     def flat(x: Array) -> tuple[Array, tuple[int, ...]]:
         """Activations as [n, P, c], and the sizes of the spatial axes."""
@@ -217,7 +225,7 @@ def _mechanism(name: str, logits: Array, kept: Array | None) -> Array:
     return values if kept is None else jnp.where(kept, values, 0)
 
 
-def _with_embedding(kernel: Kernel, embedding: PositionalEmbedding) -> Kernel:
+def _with_embedding(kernel: Kernel, embedding: Positions) -> Kernel:
     if embedding.kind == "NONE":
         return kernel
     sizes = tuple(kernel.shape1[a] for a in kernel.spatial_axes)

@@ -16,7 +16,7 @@ psi being smooth to first order: the coefficients of the ramps and steps are kno
 are taken out, and put back as the moments of a pair of normal variables above thresholds, exactly (`bivariate_normal`).
 
 Error, against max |K| and max |K'|, at any correlation including +-1: in float64 below 1e-9 for ramps (relu, leaky
-relu, hard tanh); below 1e-6 for tanh, softplus, silu and others with poles no nearer than pi / 2 up to q = 30; where
+relu, hard tanh); below 1e-6 for tanh, softplus, silu and others with poles no nearer than pi / 2 up to q = 10; where
 |r| < 0.9, below 1e-9 for all of these and any q. For functions with a jump of the second derivative (elu), 1e-5. In
 float32 add rounding of 1e-6.
 """

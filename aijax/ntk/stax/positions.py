@@ -8,6 +8,7 @@ mean of K and W_std^2 R by numbers of channels. They are trained, so R enters th
 """
 
 import dataclasses
+import enum
 import math
 from collections.abc import Callable
 
@@ -18,11 +19,17 @@ from aijax.errors import ConfigError, did_you_mean
 from aijax.ntk.stax.layer import standard_normal
 from aijax.typing import Array
 
-KINDS = ("NONE", "SUM", "CONCAT")
+
+class PositionalEmbedding(enum.StrEnum):
+    """Where embeddings enter; `GlobalSelfAttention` takes the name or the member."""
+
+    NONE = "NONE"
+    SUM = "SUM"
+    CONCAT = "CONCAT"
 
 
 @dataclasses.dataclass(frozen=True)
-class PositionalEmbedding:
+class Positions:
     """What embeddings are used, and how they are correlated.
 
     Attributes:
@@ -40,8 +47,10 @@ class PositionalEmbedding:
     std: float
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ConfigError(f"pos_emb_type: unknown value {self.kind!r}{did_you_mean(str(self.kind), KINDS)}")
+        if self.kind not in list(PositionalEmbedding):
+            raise ConfigError(
+                f"pos_emb_type: unknown value {self.kind!r}{did_you_mean(str(self.kind), PositionalEmbedding)}"
+            )
         if self.channels is not None and self.kind != "CONCAT":
             raise ConfigError(f"n_chan_pos_emb={self.channels}: only pos_emb_type 'CONCAT' adds channels")
 
