@@ -93,6 +93,7 @@ def test_a_mesh_gives_what_one_device_gives(network, jit):
     np.testing.assert_allclose((jax.jit(matvec) if jit else matvec)(v), alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_solver_runs_outside_of_loops_with_its_products_compiled(network):
     apply_fn, params, x1, _ = network
     batches = []
@@ -120,6 +121,7 @@ def test_conjugate_gradients_solve_kernel_regression(network):
     np.testing.assert_allclose(solution, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_derivatives_pass_through_the_parameters(network):
     apply_fn, params, x1, _ = network
     v = jax.random.normal(jax.random.key(1), (11, 3))

@@ -130,6 +130,7 @@ def test_infinite_times_have_no_derivative_in_time_or_rate_and_no_nan():
     assert mixed[0] != 0 and mixed[1] == 0
 
 
+@pytest.mark.slow
 def test_hessians_where_they_are_offered_and_a_refusal_where_not():
     k, y = kernel(SPECTRA["repeated"]), jnp.asarray(Y)
 
@@ -143,6 +144,7 @@ def test_hessians_where_they_are_offered_and_a_refusal_where_not():
         jax.grad(jax.grad(lambda s: score(k + s * direction, 2.0, y)))(0.5)
 
 
+@pytest.mark.slow
 def test_gradients_of_ensembles_and_posteriors_with_repeated_eigenvalues():
     x = jnp.asarray([[0.0, 0], [1, 0], [0, 1], [1, 1]])  # a square: its kernel has a repeated eigenvalue
     x_test, y = jnp.asarray(RNG.normal(size=(2, 2))), jnp.asarray(Y)
@@ -165,6 +167,7 @@ def test_gradients_of_ensembles_and_posteriors_with_repeated_eigenvalues():
         check_grads(jitted, (1.1, 0.05), order=1, modes=["rev"], atol=1e-6, rtol=1e-6, eps=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_through_the_ode():
     k, y = kernel(SPECTRA["repeated"]), jnp.asarray(Y)
 

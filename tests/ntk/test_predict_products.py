@@ -46,6 +46,7 @@ def test_products_give_what_matrices_give():
     np.testing.assert_allclose(inside[1], dense(3.0, 0.2, 0.1, cross)[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_products_act_on_outputs_with_all_their_axes():
     factor = RNG.normal(size=(6, 2, 12))
     full = jnp.einsum("aik,bjk->abij", factor, factor)
@@ -61,6 +62,7 @@ def test_products_act_on_outputs_with_all_their_axes():
         np.testing.assert_allclose(free(t, 0.0, 0.0, apply)[1], dense(t, 0.0, 0.0, full)[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_posteriors_from_products():
     k, cross, prior, y = rbf(X, X), rbf(X_TEST, X), rbf(X_TEST, X_TEST), jnp.asarray(Y)
     dense = predict.gp_inference(k, y, 0.1, True)("nngp", cross, prior)
@@ -76,6 +78,7 @@ def test_posteriors_from_products():
         free_fn("ntk", cross, prior)
 
 
+@pytest.mark.slow
 def test_ode_from_products():
     k, cross, y = rbf(X, X), rbf(X_TEST, X), jnp.asarray(Y)
     loss = lambda f, y: 0.5 * jnp.mean((f - y) ** 2)  # noqa: E731

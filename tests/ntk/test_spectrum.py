@@ -92,6 +92,7 @@ def test_data_on_the_host_and_meshes(small, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_eigenvalue_has_a_derivative_in_the_parameters(small):
     params, x, _ = small
 

@@ -41,6 +41,7 @@ def test_apply_is_the_function(name):
     np.testing.assert_allclose(apply_fn(params, X), expected(np.asarray(X)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_any_function_gets_the_kernel_of_its_closed_form():
     _, _, exact = stax.serial(stax.Dense(1, 1.5, 0.1), stax.Erf(), stax.Dense(1))
     _, _, numerical = stax.serial(stax.Dense(1, 1.5, 0.1), stax.Elementwise(jax.scipy.special.erf), stax.Dense(1))

@@ -121,6 +121,7 @@ def test_the_slope_is_the_derivative_in_the_covariance(name, float64):
     np.testing.assert_allclose(derivative, dual.kernel(q1, k, q2)[1], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_of_relu_moments_agree_with_finite_differences(float64):
     for n in range(4):
 
@@ -175,6 +176,7 @@ def williams(k, q1, q2):
 
 @pytest.mark.parametrize(("covariance", "exact"), [(arccosine, KINKED["relu"]), (williams, smooth.erf)])
 @pytest.mark.parametrize(("wide", "tol"), [(True, 1e-9), (False, 1e-5)])
+@pytest.mark.slow
 def test_a_given_covariance_map_is_differentiated_up_to_the_diagonal(covariance, exact, wide, tol):
     with jax.enable_x64(wide):
         q = jnp.asarray([0.3, 1.0, 6.0])

@@ -46,6 +46,7 @@ def test_both_duals_are_the_expectations(name, float64):
 
 
 @pytest.mark.parametrize(("wide", "tol"), [(True, 1e-12), (False, 5e-6)])
+@pytest.mark.slow
 def test_relu_agrees_with_its_closed_form(wide, tol):
     with jax.enable_x64(wide):
         q = jnp.asarray([0.0, 0.2, 1.0, 30.0])
@@ -77,6 +78,7 @@ def test_no_jumps_are_looked_for_in_a_function_of_traced_values():
     assert found == [[]]
 
 
+@pytest.mark.slow
 def test_a_given_derivative_is_used(float64):
     doubled = numerical(jnp.tanh, lambda x: 2 * (1 - jnp.tanh(x) ** 2))
     np.testing.assert_allclose(doubled.diagonal(1.0)[1], 4 * numerical(jnp.tanh).diagonal(1.0)[1], rtol=1e-9)

@@ -81,6 +81,7 @@ def decay(distance):
         {"attention_mechanism": "IDENTITY", "linear_scaling": False},
     ],
 )
+@pytest.mark.slow
 def test_attention_of_a_wide_network_has_the_infinite_kernel(options):
     x = jax.random.normal(KEY, (2, 3, 4))
     mask = x.at[1, 2].set(100.0)

@@ -160,6 +160,7 @@ def test_own_layers():
         stax.requires(batch=0)
 
 
+@pytest.mark.slow
 def test_kernels_index_and_permute_as_activations_do(double):
     x1, x2 = images(4, 5, 3, 2), images(4, 5, 3, 2, seed=1)
     of = stax.Identity()[2]
@@ -183,6 +184,7 @@ def test_kernels_index_and_permute_as_activations_do(double):
         kernel[..., 0]
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing(double):
     """A padded sequence has the kernels of the shorter one."""
     short, x2 = images(2, 4, 3), images(3, 6, 3, seed=1)
