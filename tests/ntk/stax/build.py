@@ -15,10 +15,6 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "ntk"
 FUNCTIONS = {"tanh": jnp.tanh, "softplus": jax.nn.softplus, "silu": jax.nn.silu}
 
 
-class NotThere(Exception):
-    """A layer that the package does not have."""
-
-
 def compiled(layer):
     """The layer with its kernel_fn compiled as one program, which takes less than its operations one by one."""
     init_fn, apply_fn, kernel_fn = layer
@@ -50,15 +46,7 @@ def one(spec: dict):
     op = spec["op"]
     if op in BUILDERS:
         return BUILDERS[op](args)
-    if not hasattr(stax, op):
-        raise NotThere(op)
     return getattr(stax, op)(**args)
-
-
-def _get(name: str):
-    if not hasattr(stax, name):
-        raise NotThere(name)
-    return getattr(stax, name)
 
 
 def _affine(args: dict) -> dict:
@@ -68,7 +56,7 @@ def _affine(args: dict) -> dict:
 def _conv(name: str):
     def build(args: dict):
         shape, strides = tuple(args["filter"]), tuple(args["strides"])
-        return _get(name)(args["out"], shape, strides, args["padding"], **_affine(args))
+        return getattr(stax, name)(args["out"], shape, strides, args["padding"], **_affine(args))
 
     return build
 
@@ -76,7 +64,7 @@ def _conv(name: str):
 def _pool(name: str):
     def build(args: dict):
         more = {"normalize_edges": args["normalize_edges"]} if "normalize_edges" in args else {}
-        return _get(name)(tuple(args["window"]), tuple(args["strides"]), args["padding"], **more)
+        return getattr(stax, name)(tuple(args["window"]), tuple(args["strides"]), args["padding"], **more)
 
     return build
 
@@ -84,7 +72,7 @@ def _pool(name: str):
 def _branches(fan_in: str):
     def build(args: dict):
         branches = [network(branch) for branch in args["branches"]]
-        return stax.serial(stax.FanOut(len(branches)), stax.parallel(*branches), _get(fan_in)())
+        return stax.serial(stax.FanOut(len(branches)), stax.parallel(*branches), getattr(stax, fan_in)())
 
     return build
 
@@ -100,7 +88,7 @@ def _attention(args: dict):
         "n_chan_pos_emb": "n_chan_pos_emb",
         "decay": "pos_emb_decay_fn",
     }
-    return _get("GlobalSelfAttention")(**{names.get(key, key): value for key, value in args.items()})
+    return stax.GlobalSelfAttention(**{names.get(key, key): value for key, value in args.items()})
 
 
 def _slices(args: dict):
@@ -109,7 +97,7 @@ def _slices(args: dict):
             return slice(None)
         return slice(*value) if isinstance(value, list) else value
 
-    return _get("Index")(tuple(entry(value) for value in args["slices"]))
+    return stax.Index(tuple(entry(value) for value in args["slices"]))
 
 
 def _elementwise_auto(args: dict):
@@ -122,7 +110,7 @@ def _elementwise_auto(args: dict):
         return 2 / jnp.pi * jnp.arcsin(2 * k12 / jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2)))
 
     fn, nngp = {"arccos1": (jax.nn.relu, arccos1), "erf": (erf, error)}[args["q"]]
-    return _get("Elementwise")(fn, nngp)
+    return stax.Elementwise(fn, nngp)
 
 
 BUILDERS = {
@@ -136,13 +124,13 @@ BUILDERS = {
     "ParallelProd": _branches("FanInProd"),
     "ParallelConcat": _branches("FanInConcat"),
     "Repeat": lambda a: stax.repeat(network(a["layers"]), a["n"]),
-    "SigmoidLike": lambda a: _get("Sigmoid_like")(),
-    "LayerNorm": lambda a: _get("LayerNorm")(tuple(np.atleast_1d(a["axis"]).tolist()), a["eps"]),
-    "Dropout": lambda a: _get("Dropout")(a["keep_prob"]),
+    "SigmoidLike": lambda a: stax.Sigmoid_like(),
+    "LayerNorm": lambda a: stax.LayerNorm(tuple(np.atleast_1d(a["axis"]).tolist()), a["eps"]),
+    "Dropout": lambda a: stax.Dropout(a["keep_prob"]),
     "GlobalSelfAttention": _attention,
-    "ImageResize": lambda a: _get("ImageResize")((-1, *a["shape"], -1), a["method"], a["antialias"]),
+    "ImageResize": lambda a: stax.ImageResize((-1, *a["shape"], -1), a["method"], a["antialias"]),
     "Index": _slices,
-    "Aggregate": lambda a: _get("Aggregate")(a["axis"]),
-    "ElementwiseNumerical": lambda a: _get("ElementwiseNumerical")(FUNCTIONS[a["fn"]], a["deg"]),
+    "Aggregate": lambda a: stax.Aggregate(a["axis"]),
+    "ElementwiseNumerical": lambda a: stax.ElementwiseNumerical(FUNCTIONS[a["fn"]], a["deg"]),
     "ElementwiseAuto": _elementwise_auto,
 }
