@@ -12,6 +12,15 @@ jax.config.update("jax_num_cpu_devices", 8)
 # programs run once: compiling them well would take longer than they save
 jax.config.update("jax_disable_most_optimizations", True)
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Runs the files on all cores, up to eight, where pytest-xdist is installed and no `-n` was given (0: on one)."""
+    started_by_xdist = "PYTEST_XDIST_WORKER" in os.environ
+    if getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb and not started_by_xdist:
+        config.option.numprocesses, config.option.dist = min(os.cpu_count(), 8), "loadfile"
+
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
