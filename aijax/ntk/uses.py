@@ -116,9 +116,7 @@ class Interpreter:
         if not weights:
             return evaluate(jaxpr, equation, inputs)
         if name in CALLS:
-            body = equation.params[CALLS[name]]
-            closed = isinstance(body, ClosedJaxpr)
-            return self.run(body.jaxpr if closed else body, body.consts if closed else (), inputs)
+            return self.run(*opened(equation.params[CALLS[name]]), inputs)
         if name == "scan":
             return self._scan(equation, inputs)
         plain = [plain_value(x) for x in inputs]
@@ -141,7 +139,8 @@ class Interpreter:
     def _scan(self, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         """Runs a scan whose body notes its uses: of constants (shared by the turns) and of slices (a turn's own)."""
         params = equation.params
-        body, consts, carries = params["jaxpr"], params["num_consts"], params["num_carry"]
+        body, body_consts = opened(params["jaxpr"])
+        consts, carries = scan_parts(equation, body)
         constants, carry, stacked = inputs[:consts], inputs[consts : consts + carries], inputs[consts + carries :]
         self.refused |= {x.leaf for x in carry if isinstance(x, Weight)}
         inner_perturbations = None if self._perturbations is None else next(self._perturbations)
@@ -154,7 +153,7 @@ class Interpreter:
                 for x, value in zip(stacked, slices, strict=True)
             ]
             inner[:] = [Interpreter(perturbations)]
-            outputs = inner[0].run(body.jaxpr, body.consts, [*constants, *carry, *slices])
+            outputs = inner[0].run(body, body_consts, [*constants, *carry, *slices])
             inner[0].refused |= {x.leaf for x in outputs if isinstance(x, Weight)}
             outputs = [plain_value(x) for x in outputs]
             return outputs[:carries], (outputs[carries:], inner[0].activations)
@@ -173,6 +172,21 @@ class Interpreter:
         self.uses.append(map_uses(lambda use: in_loop(use, params["length"], use.leaf in own), inner[0].uses))
         self.activations.append(activations)
         return [*carry, *outputs]
+
+
+def opened(body: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
+    """Returns the body of a call and its constants."""
+    return (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
+
+
+def scan_parts(equation: JaxprEqn, body: Jaxpr) -> tuple[int, int]:
+    """Returns how many constants and how many carried values a scan has.
+
+    Its other inputs and outputs have one more axis outside of the body than in it.
+    """
+    stacked = sum(x.aval.ndim > y.aval.ndim for x, y in zip(equation.invars, body.invars, strict=True))
+    carries = sum(x.aval.ndim == y.aval.ndim for x, y in zip(equation.outvars, body.outvars, strict=True))
+    return len(body.invars) - stacked - carries, carries
 
 
 def evaluate(jaxpr: Jaxpr, equation: JaxprEqn, inputs: Sequence[Array]) -> list[Array]:
