@@ -5,7 +5,7 @@ Hestenes and Stiefel 1952, preconditioned. With M the preconditioner (an approxi
     r = b - A x,  z = M r,  p = z + (<r, z> / <r, z>_before) p,  x <- x + (<r, z> / <p, A p>) p
 
 The recurrence for r drifts from the true residual by rounding; when it says that it is done, the true residual is
-worked out, and the iteration starts again from there (at most twice) if it is not. Derivatives with respect to b and to
+worked out, and the iteration starts again from there (at most five times) if it is not. Derivatives with respect to b and to
 what `matvec` closes over are those of the solution, `dx = A^-1 (db - dA x)`, by a second solve: nothing of the
 iteration is kept.
 """
@@ -20,7 +20,8 @@ from aijax.errors import ConfigError
 from aijax.linalg.vectors import add_scaled, check_count, check_operator, check_vector, dimension, inner, norm
 from aijax.typing import Array, Callable, PyTree
 
-ROUNDS = 3
+ROUNDS = 6
+"""Rounds from the true residual at most: each takes off what rounding had left, down to that of `A x` itself."""
 
 
 @functools.partial(

@@ -42,16 +42,17 @@ def exact(x1, x2):
 
 
 def test_it_is_the_mean_of_empirical_kernels_at_its_keys(inputs):
-    x1, x2 = inputs
-    found = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, 3)(x1, x2)
-    kernel_fn, key, samples = empirical_kernel_fn(apply_fn), KEY, []
-    for _ in range(3):
-        key, sample_key = jax.random.split(key)
-        params = init_fn(jax.random.split(sample_key)[0], x1.shape)[1]
-        samples.append(kernel_fn(x1, x2, ("nngp", "ntk"), params))
-    for name in ("nngp", "ntk"):
-        expected = np.mean([getattr(sample, name) for sample in samples], 0)
-        np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-5, atol=1e-6)
+    with jax.enable_x64(True):
+        x1, x2 = (jnp.asarray(x, jnp.float64) for x in inputs)
+        found = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, 3)(x1, x2)
+        kernel_fn, key, samples = empirical_kernel_fn(apply_fn), KEY, []
+        for _ in range(3):
+            key, sample_key = jax.random.split(key)
+            params = init_fn(jax.random.split(sample_key)[0], x1.shape)[1]
+            samples.append(kernel_fn(x1, x2, ("nngp", "ntk"), params))
+        for name in ("nngp", "ntk"):
+            expected = np.mean([getattr(sample, name) for sample in samples], 0)
+            np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-12)
 
 
 def test_estimates_go_on_from_each_other_and_tend_to_infinite_width(inputs):
