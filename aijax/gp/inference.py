@@ -8,3 +8,108 @@
 `solver` says how: `Exact()` by a Cholesky factor; `Iterative(...)`, `StateSpace()`, `SGPR(...)` and the like are nouns
 with the same two methods, `evidence` and `condition`.
 """
+
+import jax.numpy as jnp
+
+from aijax.gp.exact import Exact, sample_prior
+from aijax.gp.model import GP, Evidence
+from aijax.typing import Any, Array, Bool, Float, PRNGKey
+
+
+def log_marginal_likelihood(
+    gp: GP,
+    x: Any,
+    y: Float[Array, "n *m"],
+    *,
+    observed: Bool[Array, " n"] | None = None,
+    solver: Any = Exact(),  # noqa: B008
+    key: PRNGKey | None = None,
+) -> Float[Array, ""]:
+    """Returns `log p(y)`, in nats, summed over outputs; `evidence` says besides how far it is to be trusted.
+
+    Args: as `evidence`.
+
+    >>> from aijax import gp, kernels
+    >>> round(float(log_marginal_likelihood(gp.GP(kernels.RBF()), jnp.zeros(1), jnp.zeros(1))), 4)
+    -0.9666
+    """
+    return evidence(gp, x, y, observed=observed, solver=solver, key=key).value
+
+
+def evidence(
+    gp: GP,
+    x: Any,
+    y: Float[Array, "n *m"],
+    *,
+    observed: Bool[Array, " n"] | None = None,
+    solver: Any = Exact(),  # noqa: B008
+    key: PRNGKey | None = None,
+) -> Evidence:
+    """Returns the log marginal likelihood `log N(y; mean(x), k(x, x) + noise)` with its jitter, error and status.
+
+    Args:
+      gp: the prior and the noise.
+      x: n points, whatever the kernel takes.
+      y: targets `[n]`, or `[n, m]` for m outputs that share the kernel.
+      observed: `[n]` of bool, False where a target is missing: it is integrated out, and y there may be NaN.
+      solver: how; default `Exact()`.
+      key: for solvers that draw probes.
+
+    Raises:
+      ConfigError, DataError: parameters, shapes or values that cannot be used; a matrix that stays indefinite.
+    """
+    return solver.evidence(gp, x, y, observed, key)
+
+
+def condition(
+    gp: GP,
+    x: Any,
+    y: Float[Array, "n *m"],
+    *,
+    observed: Bool[Array, " n"] | None = None,
+    solver: Any = Exact(),  # noqa: B008
+    key: PRNGKey | None = None,
+) -> Any:
+    """Returns the posterior `p(f | y)`, for `predict` and `sample`.
+
+    Args and raises: as `evidence`.
+    """
+    return solver.condition(gp, x, y, observed, key)
+
+
+def predict(
+    posterior: Any, x_new: Any, *, full_covariance: bool = False, include_noise: bool = False
+) -> tuple[Array, Array]:
+    """Returns `(mean, standard deviation)` of f at new points, each `[n_new]`; or `(mean, covariance)`.
+
+    Args:
+      posterior: of `condition` or of a fit.
+      x_new: n_new points.
+      full_covariance: return the covariance `[n_new, n_new]` in place of the standard deviation.
+      include_noise: of new targets in place of f: the noise variance is added, which must be a number then.
+
+    >>> from aijax import gp, kernels
+    >>> posterior = condition(gp.GP(kernels.RBF()), jnp.zeros(1), jnp.ones(1))
+    >>> mean, std = predict(posterior, jnp.zeros(1))
+    >>> round(float(mean[0]), 4), round(float(std[0]), 4)
+    (0.9091, 0.3015)
+    """
+    mean, spread = posterior.predict(x_new, full_covariance)
+    if include_noise:
+        noise = posterior.gp.noise_variance
+        spread = spread + (noise * jnp.eye(len(spread), dtype=spread.dtype) if full_covariance else noise)
+    return mean, spread if full_covariance else jnp.sqrt(spread)
+
+
+def sample(key: PRNGKey, posterior: Any, x_new: Any, num_samples: int = 1) -> Array:
+    """Returns functions drawn jointly at new points, `[num_samples, n_new]` (with m outputs `[num_samples, n_new, m]`).
+
+    Args:
+      key: for the draws.
+      posterior: of `condition` or of a fit; a `GP` for draws of the prior.
+      x_new: n_new points.
+      num_samples: how many; default 1.
+    """
+    if isinstance(posterior, GP):
+        return sample_prior(key, posterior, x_new, num_samples)
+    return posterior.sample(key, x_new, num_samples)

@@ -5,8 +5,13 @@
 Rasmussen and Williams 2006, section 2.2.
 """
 
+from dataclasses import dataclass
+
+import jax
 import jax.numpy as jnp
 
+from aijax import kernels
+from aijax.errors import ConfigError
 from aijax.parameters import noun, parameter
 from aijax.typing import Any, Array, Float
 
@@ -20,7 +25,9 @@ class GP:
       mean: None for 0; a number, which a fit may change; or `mean(x) -> [n]`, a noun with parameters or a function.
       noise_variance: of each observation, a number or `[n]`; default 0.1.
 
-    >>> from aijax import kernels
+    Raises:
+      ConfigError: a kernel or a mean that is none of these, a negative noise variance.
+
     >>> GP(kernels.RBF()).noise_variance
     0.1
     """
@@ -28,6 +35,19 @@ class GP:
     kernel: Any
     mean: Any = None
     noise_variance: Any = parameter(0.1, "nonnegative")
+
+    def check(self):
+        if not callable(self.kernel):
+            raise ConfigError(f"kernel: expected a kernel or a function of two points, got {self.kernel!r}")
+        if not isinstance(self.kernel, kernels.Kernel):
+            object.__setattr__(self, "kernel", kernels.from_kernel_fn(self.kernel))
+        if callable(self.mean):
+            if jax.tree_util.all_leaves([self.mean]):
+                object.__setattr__(self, "mean", jax.tree_util.Partial(self.mean))
+        elif isinstance(self.mean, int):
+            object.__setattr__(self, "mean", float(self.mean))
+        elif isinstance(self.mean, str | list | tuple | dict):
+            raise ConfigError(f"mean: expected None, a number or a function of x, got {self.mean!r}")
 
 
 def prior_mean(gp: GP, x: Any, n: int) -> Float[Array, " n"]:
@@ -37,7 +57,8 @@ def prior_mean(gp: GP, x: Any, n: int) -> Float[Array, " n"]:
     return gp.mean(x) if callable(gp.mean) else jnp.broadcast_to(gp.mean, (n,))
 
 
-@noun
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Evidence:
     """The log marginal likelihood, or a bound or an estimate of it, and how far it is to be trusted. Scalars.
 
@@ -47,7 +68,7 @@ class Evidence:
       jitter: what was added to the diagonal of the matrix that was factorised; 0 where none was needed.
       residual: the largest relative residual of the solves; 0 for direct ones.
       iterations: of the solves; 0 for direct ones.
-      converged: False where a factor was not found or a solve stopped above its tolerance: value is then not to be used.
+      converged: False where a factor was not found or a solve stopped above its tolerance; do not use value then.
     """
 
     value: Array
