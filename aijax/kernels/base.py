@@ -6,9 +6,11 @@
     k1 + k2, 2.0 * k1, k1 * k2, k1**3
 
 `kernel(x)` is not `kernel(x, x)` written shorter: it says that row i and column i are the same point, so that a term of
-white noise is on its diagonal and coincident points are exact. A subclass is a `noun` that defines `gram(x1, x2)`, x2
-None for one set, and `diagonal(x)` where it is cheaper than what `gram` gives. Points are rows of a floating array
-`[n, d]`, or `[n]` for scalars, unless the kernel says otherwise.
+white noise is on its diagonal. Points are rows of a floating array `[n, d]`, or `[n]` for scalars, unless the kernel
+says otherwise; their dtype is the dtype of the result.
+
+A subclass is a `noun` that defines `gram(x1, x2)`, x2 None for one set, and `gram_diagonal(x)` where it is cheaper than
+what `gram` gives. Both get points and parameters made ready.
 """
 
 import jax
@@ -20,14 +22,22 @@ from aijax.typing import Any, Array, Float
 
 
 class Kernel:
-    """The base of all kernels; a subclass is a `noun` with `gram`, and `diagonal` where it knows better."""
+    """The base of all kernels; a subclass is a `noun` with `gram`, and `gram_diagonal` where it knows better."""
+
+    differentiable = True
+    """Whether samples have derivatives in mean square: whether `d2 k / dx dx'` is there at x = x'."""
 
     def __call__(self, x1: Any, x2: Any = None) -> Float[Array, "n1 n2"]:
         """Returns the Gram matrix of the points x1 with x2, or with themselves where x2 is None."""
         x1, x2 = self.points(x1), None if x2 is None else self.points(x2)
         if x2 is not None and isinstance(x1, jax.Array) and x1.shape[1:] != x2.shape[1:]:
-            raise ConfigError(f"x2: expected points of {x1.shape[1:]} like those of x1, got {x2.shape[1:]}")
-        return self.gram(x1, x2)
+            raise ConfigError(f"x2: expected points of shape {x1.shape[1:]} like those of x1, got {x2.shape[1:]}")
+        return _in_dtype_of(x1, self).gram(x1, x2)
+
+    def diagonal(self, x: Any) -> Float[Array, " n"]:
+        """Returns `k(x_i, x_i)`, `[n]`."""
+        x = self.points(x)
+        return _in_dtype_of(x, self).gram_diagonal(x)
 
     def points(self, x: Any) -> Any:
         """Returns x as what `gram` takes: here rows of a floating array. Kernels on other things override it."""
@@ -36,9 +46,8 @@ class Kernel:
     def gram(self, x1: Any, x2: Any = None) -> Float[Array, "n1 n2"]:
         raise NotImplementedError
 
-    def diagonal(self, x: Any) -> Float[Array, " n"]:
-        """Returns `k(x_i, x_i)`, `[n]`."""
-        return jax.vmap(lambda point: self.gram(point[None])[0, 0])(self.points(x))
+    def gram_diagonal(self, x: Any) -> Float[Array, " n"]:
+        return jax.vmap(lambda point: self.gram(jax.tree.map(lambda leaf: leaf[None], point))[0, 0])(x)
 
     def __add__(self, other: Any) -> "Kernel":
         return Sum((*terms(self, Sum), *terms(other, Sum)))
@@ -67,7 +76,7 @@ class Sum(Kernel):
     def gram(self, x1, x2=None):
         return sum(kernel(x1, x2) for kernel in self.kernels)
 
-    def diagonal(self, x):
+    def gram_diagonal(self, x):
         return sum(kernel.diagonal(x) for kernel in self.kernels)
 
 
@@ -86,7 +95,7 @@ class Product(Kernel):
             result = result * kernel(x1, x2)
         return result
 
-    def diagonal(self, x):
+    def gram_diagonal(self, x):
         result = self.kernels[0].diagonal(x)
         for kernel in self.kernels[1:]:
             result = result * kernel.diagonal(x)
@@ -106,7 +115,7 @@ class Scaled(Kernel):
     def gram(self, x1, x2=None):
         return self.variance * self.kernel(x1, x2)
 
-    def diagonal(self, x):
+    def gram_diagonal(self, x):
         return self.variance * self.kernel.diagonal(x)
 
 
@@ -127,7 +136,7 @@ class Power(Kernel):
     def gram(self, x1, x2=None):
         return self.kernel(x1, x2) ** self.exponent
 
-    def diagonal(self, x):
+    def gram_diagonal(self, x):
         return self.kernel.diagonal(x) ** self.exponent
 
 
@@ -150,3 +159,15 @@ def terms(kernel: Any, kind: type) -> tuple[Kernel, ...]:
     if not isinstance(kernel, Kernel):
         raise ConfigError(f"kernel: expected a kernel to add or multiply, got {kernel!r}")
     return kernel.kernels if isinstance(kernel, kind) else (kernel,)
+
+
+def _in_dtype_of(x, kernel):
+    """Returns `kernel` with floating parameters of the dtype of x, where x is a floating array."""
+    if not isinstance(x, jax.Array) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return kernel
+
+    def convert(leaf):
+        other = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != x.dtype
+        return jnp.asarray(leaf, x.dtype) if other else leaf
+
+    return jax.tree.map(convert, kernel)
