@@ -1,10 +1,26 @@
 """Gaussian processes: exact, iterative, sparse, with any kernel, as pure functions."""
 
+from aijax.gp.categorical import Categorical
 from aijax.gp.exact import Exact, ExactPosterior
 from aijax.gp.inference import condition, evidence, log_marginal_likelihood, predict, sample
+from aijax.gp.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian, Likelihood, Poisson, StudentT
 from aijax.gp.model import GP, Evidence
 
 __all__ = [
-    "GP", "Evidence", "Exact", "ExactPosterior", "condition", "evidence", "log_marginal_likelihood", "predict",
+    "GP",
+    "Bernoulli",
+    "Categorical",
+    "Evidence",
+    "Exact",
+    "ExactPosterior",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "Likelihood",
+    "Poisson",
+    "StudentT",
+    "condition",
+    "evidence",
+    "log_marginal_likelihood",
+    "predict",
     "sample",
 ]  # fmt: skip
