@@ -7,20 +7,6 @@ from aijax.gp.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian, L
 from aijax.gp.model import GP, Evidence
 
 __all__ = [
-    "GP",
-    "Bernoulli",
-    "Categorical",
-    "Evidence",
-    "Exact",
-    "ExactPosterior",
-    "Gaussian",
-    "HeteroscedasticGaussian",
-    "Likelihood",
-    "Poisson",
-    "StudentT",
-    "condition",
-    "evidence",
-    "log_marginal_likelihood",
-    "predict",
-    "sample",
+    "GP", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "Gaussian", "HeteroscedasticGaussian",
+    "Likelihood", "Poisson", "StudentT", "condition", "evidence", "log_marginal_likelihood", "predict", "sample",
 ]  # fmt: skip
