@@ -118,8 +118,14 @@ def _walk(tree, path, constraint):
 
 def _as_numbers(value):
     if isinstance(value, list | tuple) and all(isinstance(item, int | float | list | tuple) for item in value):
-        return np.asarray(value, float)
-    return float(value) if isinstance(value, int) else value
+        try:
+            return np.asarray(value, float)
+        except ValueError:  # rows of different lengths: each is a parameter of its own
+            return tuple(_as_numbers(item) for item in value)
+    if isinstance(value, int):
+        return float(value)
+    whole = isinstance(value, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(value.dtype, jnp.integer)
+    return value.astype(jnp.result_type(float)) if whole else value
 
 
 def _key_name(key):

@@ -24,6 +24,8 @@ from aijax.typing import Any, Array, Float
 class Kernel:
     """The base of all kernels; a subclass is a `noun` with `gram`, and `gram_diagonal` where it knows better."""
 
+    __array_ufunc__ = None  # NumPy numbers leave `2.0 * kernel` to the kernel
+
     differentiable = True
     """Whether samples have derivatives in mean square: whether `d2 k / dx dx'` is there at x = x'."""
 
