@@ -1,0 +1,249 @@
+"""Samplers of two network calls a step, in y = x / alpha and rho = sigma / alpha, where dy/drho = eps.
+
+    churn:      rho^ = (1 + gamma) rho,  y^ = y + s_noise sqrt(rho^^2 - rho^2) z,  gamma = min(s_churn / N, sqrt 2 - 1)
+    ancestral:  rho_down = rho' sqrt(1 - eta^2 (1 - (rho'/rho)^2)), rho_up = sqrt(rho'^2 - rho_down^2)
+
+A step to rho' = 0 is one Euler step, y' = x_0. (Karras et al. 2022, algorithm 2; Lu et al. 2022, DPM-Solver-2; the
+ancestral forms are those of k-diffusion.)
+"""
+
+import math
+
+import numpy as np
+
+from aijax.diffusion.grids import Grid
+from aijax.diffusion.process import Process
+from aijax.diffusion.samplers.base import Sampler, check_ratios
+from aijax.diffusion.samplers.one_step import check_share
+from aijax.diffusion.samplers.plan import Plan, stack_rows
+from aijax.errors import ConfigError
+from aijax.parameters import noun, static
+
+
+@noun
+class Euler(Sampler):
+    """Euler's method in rho with churn; without it, `DDIM(0)`.
+
+    Args:
+      churn: s_churn, default 0.
+      churn_min, churn_max: the range of rho in which noise is added, default 0 to infinity.
+      noise_scale: s_noise, default 1.
+
+    Source: Karras et al. 2022, algorithm 2 without its second-order correction.
+    """
+
+    churn: float = static(0.0)
+    churn_min: float = static(0.0)
+    churn_max: float = static(math.inf)
+    noise_scale: float = static(1.0)
+
+    def check(self):
+        _check_churn(self)
+
+    def plan(self, process: Process, grid: Grid) -> Plan:
+        table = _Calls(process, grid, self)
+        for rho, now, after in table.steps():
+            table.call(rho, after, {"x": 1.0, "eps": [after - now]}, ratio_hat=now)
+        return table.plan()
+
+
+@noun
+class Heun(Sampler):
+    """EDM's second-order sampler: an Euler step and the trapezoidal correction, with churn; 2 N - 1 calls.
+
+    Args:
+      churn: s_churn, default 0 (the ODE).
+      churn_min, churn_max: the range of rho in which noise is added, default 0 to infinity.
+      noise_scale: s_noise, default 1.
+
+    Source: Karras et al. 2022, algorithms 1 and 2.
+    """
+
+    churn: float = static(0.0)
+    churn_min: float = static(0.0)
+    churn_max: float = static(math.inf)
+    noise_scale: float = static(1.0)
+
+    def check(self):
+        _check_churn(self)
+
+    def plan(self, process: Process, grid: Grid) -> Plan:
+        table = _Calls(process, grid, self)
+        for rho, now, after in table.steps():
+            table.call(rho, after, {"x": 1.0, "eps": [after - now]}, ratio_hat=now)
+            if after > 0:
+                half = (after - now) / 2
+                table.call(after, after, {"anchor": 1.0, "eps": [half, half]}, second=True)
+        return table.plan()
+
+
+@noun
+class DPM2(Sampler):
+    """The midpoint rule in rho, the midpoint taken in ln rho (DPM-Solver-2, KDPM2); 2 N - 1 calls.
+
+    Args:
+      eta: share of fresh noise (ancestral), 0 to 1; default 0.
+      churn: s_churn, default 0.
+      churn_min, churn_max: the range of rho in which noise is added, default 0 to infinity.
+      noise_scale: s_noise, default 1.
+
+    Source: Karras et al. 2022, appendix D (after Lu et al. 2022).
+    """
+
+    eta: float = static(0.0)
+    churn: float = static(0.0)
+    churn_min: float = static(0.0)
+    churn_max: float = static(math.inf)
+    noise_scale: float = static(1.0)
+
+    def check(self):
+        _check_churn(self)
+        check_share("eta", self.eta)
+
+    def plan(self, process: Process, grid: Grid) -> Plan:
+        table = _Calls(process, grid, self)
+        for rho, now, after in table.steps():
+            down, up = ancestral(now, after, self.eta)
+            if down == 0:
+                table.call(rho, after, {"x": 1.0, "eps": [-now], "noise": up * self.noise_scale}, ratio_hat=now)
+                continue
+            middle = math.sqrt(now * down)
+            table.call(rho, middle, {"x": 1.0, "eps": [middle - now]}, ratio_hat=now)
+            last = {"anchor": 1.0, "eps": [down - now], "noise": up * self.noise_scale}
+            table.call(middle, after, last, second=True)
+        return table.plan()
+
+
+@noun
+class DPMpp2S(Sampler):
+    """DPM-Solver++ 2S: the exponential midpoint rule in ln rho with x_0, ancestral where eta > 0; 2 N - 1 calls.
+
+    Args:
+      eta: share of fresh noise, 0 to 1; default 1.
+      noise_scale: default 1.
+
+    Source: Lu et al. 2022, DPM-Solver++, algorithm 1 with r = 1/2.
+    """
+
+    eta: float = static(1.0)
+    noise_scale: float = static(1.0)
+
+    def check(self):
+        check_share("eta", self.eta)
+
+    def plan(self, process: Process, grid: Grid) -> Plan:
+        table = _Calls(process, grid)
+        for rho, _, after in table.steps():
+            down, up = ancestral(rho, after, self.eta)
+            noise = up * self.noise_scale
+            if down == 0:
+                table.call(rho, after, {"x0": [1.0], "noise": noise})
+                continue
+            middle = math.sqrt(rho * down)
+            table.call(rho, middle, {"x": middle / rho, "x0": [1 - middle / rho]})
+            last = {"anchor": down / rho, "x0": [1 - down / rho], "noise": noise}
+            table.call(middle, after, last, second=True)
+        return table.plan()
+
+
+@noun
+class DPMppSDE(Sampler):
+    """DPM-Solver++ SDE: a stochastic half step in ln rho, then the whole step with its x_0; 2 N - 1 calls.
+
+    Args:
+      eta: share of fresh noise, 0 to 1; default 1.
+      noise_scale: default 1.
+
+    Source: k-diffusion's SDE form of Lu et al. 2022 with r = 1/2.
+    """
+
+    eta: float = static(1.0)
+    noise_scale: float = static(1.0)
+
+    def check(self):
+        check_share("eta", self.eta)
+
+    def plan(self, process: Process, grid: Grid) -> Plan:
+        table = _Calls(process, grid)
+        for rho, _, after in table.steps():
+            if after == 0:
+                table.call(rho, after, {"x0": [1.0]})
+                continue
+            middle = math.sqrt(rho * after)
+            for start, end, second in ((rho, middle, False), (middle, after, True)):
+                down, up = ancestral(rho, end, self.eta)
+                shrink = down / rho
+                row = {"x0": [1 - shrink], "noise": up * self.noise_scale, ("anchor" if second else "x"): shrink}
+                table.call(start, end, row, second=second)
+        return table.plan()
+
+
+def ancestral(ratio: float, ratio_next: float, eta: float) -> tuple[float, float]:
+    """Returns rho_down, to which a deterministic step goes, and rho_up, the noise that is added after it.
+
+    >>> ancestral(2.0, 1.0, 1.0)
+    (0.5, 0.8660254037844386)
+    """
+    up = min(ratio_next, eta * ratio_next * math.sqrt((1 - ratio_next / ratio) * (1 + ratio_next / ratio)))
+    return math.sqrt((ratio_next - up) * (ratio_next + up)), up
+
+
+class _Calls:
+    """A plan written call by call in y = x / alpha."""
+
+    def __init__(self, process: Process, grid: Grid, churning: Sampler | None = None):
+        check_ratios(grid, churning)
+        self.process, self.grid, self.churning = process, grid, churning
+        self.rows, self.keep, self.levels, self.before = [], [], [], []
+        self.anchor_alpha = None
+        # levels of the grid are told to the network by its times; those between, by the times of the process
+        self.known = {
+            ratio: (t, alpha) for ratio, t, alpha in zip(grid.ratios, grid.times, grid.alphas, strict=True)
+        }
+
+    def steps(self):
+        """Yields rho, rho^ (after the churn) and rho' of each step."""
+        ratios = self.grid.ratios
+        for rho, after in zip(ratios[:-1], ratios[1:], strict=True):
+            churn = self.churning
+            churned = churn is not None and churn.churn > 0 and churn.churn_min <= rho <= churn.churn_max
+            gamma = min(churn.churn / self.grid.steps, math.sqrt(2) - 1) if churned else 0.0
+            yield float(rho), float(rho * (1 + gamma)), float(after)
+
+    def call(self, ratio, after, row, *, ratio_hat=None, second=False):
+        """Adds a call at `ratio` (or, after churn, at `ratio_hat`) that leads to the level `after`."""
+        reached = ratio if ratio_hat is None else ratio_hat
+        (_, alpha_before), (t, alpha), (_, alpha_after) = map(self.level, (ratio, reached, after))
+        noise = 0.0
+        if reached > ratio:
+            noise = self.churning.noise_scale * alpha * math.sqrt((reached - ratio) * (reached + ratio))
+        self.before.append((alpha / alpha_before, noise))
+        self.levels.append((t, alpha, alpha * reached, alpha_after))
+        if not second:
+            self.anchor_alpha = alpha
+        scaled = {name: np.multiply(alpha_after, row[name]) for name in ("x0", "eps", "noise") if name in row}
+        if "x" in row:
+            scaled["x"] = row["x"] * alpha_after / alpha
+        if "anchor" in row:
+            scaled["anchor"] = row["anchor"] * alpha_after / self.anchor_alpha
+        self.rows.append(scaled)
+        self.keep.append({"anchor": 1.0} if second else {"x": 1.0})
+
+    def level(self, ratio):
+        if ratio in self.known:
+            return self.known[ratio]
+        return float(self.process.time_at(np.float64(ratio))), float(self.process.alpha_at(np.float64(ratio)))
+
+    def plan(self) -> Plan:
+        times, alphas, sigmas, end_alphas = np.array(self.levels).T
+        scale, noise = np.array(self.before).T
+        return Plan(
+            times, alphas, sigmas, stack_rows(self.rows), stack_rows(self.keep), scale, noise, end_alphas=end_alphas
+        )
+
+
+def _check_churn(sampler):
+    if not (math.isfinite(sampler.churn) and sampler.churn >= 0):
+        raise ConfigError(f"churn: expected a number of at least 0, got {sampler.churn}")
+    if not sampler.churn_min <= sampler.churn_max:
+        raise ConfigError(f"churn_min: expected at most churn_max = {sampler.churn_max}, got {sampler.churn_min}")
