@@ -11,10 +11,10 @@ from aijax.kernels.derivative import Derivative, with_all_derivatives, with_deri
 from aijax.kernels.distances import squared_distances
 from aijax.kernels.dot_product import ArcCosine, Linear, Polynomial
 from aijax.kernels.functions import FunctionKernel, as_kernel, from_kernel_fn
-from aijax.kernels.markov import Markov, markov
 from aijax.kernels.multi_output import ICM, LMC, multi_output, with_all_outputs, with_output
 from aijax.kernels.oscillator import SHO
 from aijax.kernels.periodic import Cosine, Periodic, SpectralMixture
+from aijax.kernels.state_space import Markov, markov
 from aijax.kernels.stationary import RBF, Matern12, Matern32, Matern52, RationalQuadratic, Wendland
 from aijax.kernels.transforms import Columns, LinearMap, Warped
 

@@ -62,9 +62,11 @@ def _distances(same, x, z, precision):
 
 @_distances.defjvp
 def _distances_jvp(same, primals, tangents):
-    x, z, precision = primals
-    dx, dz, dp = tangents
-    value = _distances(same, x, z, precision)
+    return _distances(same, *primals), _slope(*primals, *tangents)
+
+
+@jax.jit
+def _slope(x, z, precision, dx, dz, dp):
     x, z = _about_mean(x, z)
     ones_x, ones_z = jnp.ones_like(x[:, :1]), jnp.ones_like(z[:, :1])
     slope_x = precision * dx + dp * x
@@ -72,9 +74,10 @@ def _distances_jvp(same, primals, tangents):
     rise_z = jnp.sum(z * (2 * precision * dz + dp * z), -1, keepdims=True)
     left = _product(jnp.concatenate([rise_x, -2 * slope_x], 1), jnp.concatenate([ones_z, z], 1))
     right = _product(jnp.concatenate([ones_x, -2 * x], 1), jnp.concatenate([rise_z, precision * dz], 1))
-    return value, left + right
+    return left + right
 
 
+@jax.jit
 def _by_differences(x, z, precision):
     d = x.shape[1]
 
