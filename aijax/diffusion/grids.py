@@ -25,7 +25,7 @@ from aijax.typing import Any
 
 @dataclass(frozen=True)
 class Grid:
-    """N + 1 noise levels, from the most noise to the least.
+    """N + 1 noise levels, from the most noise to the least; from the least to the most for an inversion.
 
     Args:
       times: what the network is told, `[N + 1]`.
@@ -41,9 +41,10 @@ class Grid:
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         if not len(self.times) == len(self.alphas) == len(self.sigmas) >= 2:
             raise ConfigError(f"grid: expected at least 2 levels of each kind, got {len(self.times)} times")
-        if (np.diff(self.ratios) >= 0).any():
-            at = int(np.argmax(np.diff(self.ratios) >= 0))
-            raise ConfigError(f"grid: expected sigma / alpha to fall, but it does not from level {at} to {at + 1}")
+        logs = np.log(np.maximum(self.ratios, 1e-300))
+        turns = np.diff(logs[np.isfinite(logs)])
+        if (turns > 1e-9).any() and (turns < -1e-9).any():
+            raise ConfigError("grid: expected sigma / alpha to fall, or to rise for an inversion; it does both")
 
     @property
     def steps(self) -> int:
@@ -90,7 +91,9 @@ def make_grid(process: Process, steps: int, spacing: str = "uniform", *, final: 
     t_max = float(options.pop("t_max", process.t_max))
     t_min = float(options.pop("t_min", process.t_min))
     if not 0 <= t_min < t_max <= process.t_max:
-        raise ConfigError(f"t_min, t_max: expected 0 <= t_min < t_max <= {process.t_max:g}, got {t_min:g} and {t_max:g}")
+        raise ConfigError(
+            f"t_min, t_max: expected 0 <= t_min < t_max <= {process.t_max:g}, got {t_min:g} and {t_max:g}"
+        )
     ends_at_zero = choose({"zero": True, "min": False}, final, "final")
     points = np.linspace(0, 1, steps if ends_at_zero else steps + 1)
     try:

@@ -99,7 +99,7 @@ class Table(Process):
         xp = namespace(t, self.betas)
         levels = xp.log(self._ratios())
         low = xp.clip(xp.floor(t), 0, self.num_levels - 2).astype(int)
-        return -self.sigma(t) ** 2 * (levels[low + 1] - levels[low])
+        return -(self.sigma(t) ** 2) * (levels[low + 1] - levels[low])
 
     def diffusion(self, t):
         return namespace(t, self.betas).sqrt(self.beta(t))

@@ -28,6 +28,9 @@ from aijax.typing import Any
 
 Rule = Literal["midpoint", "heun", "exact"]
 
+NO_STEP = 1e-12
+"""A step in lambda below this stands still: published grids may end on a level twice."""
+
 
 @noun
 class Multistep(Sampler):
@@ -70,9 +73,8 @@ class Multistep(Sampler):
             raise ConfigError(f"orders: expected one for each of {grid.steps} steps, got {len(orders)}")
         rows = []
         for i, order in enumerate(orders):
-            order = usable_order(logs, i, order)
-            h = logs[i] - logs[i + 1]
-            rows.append(step_row(grid, i, h, past_nodes(logs, i, order), self.of, self.rule, self.eta))
+            nodes = past_nodes(logs, i, usable_order(logs, i, order))
+            rows.append(step_row(grid, i, i + 1, nodes, self.of, self.rule, self.eta))
         return on_grid(grid, rows)
 
 
@@ -140,37 +142,36 @@ class UniPC(Sampler):
                 corrected = self._correct(grid, logs, i, order)
             remaining = grid.steps - i if self.lower_final else self.order
             order = usable_order(logs, i, min(self.order, i + 1, remaining))
-            step = self._predict(grid, logs, i, order)
+            step = step_row(grid, i, i + 1, past_nodes(logs, i, order), self.of, self.variant)
             update.append(_after(corrected, step, self.of))
             keep.append(corrected)
         return on_grid(grid, update, keep=stack_rows(keep))
 
-    def _predict(self, grid, logs, i, order):
-        h = logs[i] - logs[i + 1]
-        return step_row(grid, i, h, past_nodes(logs, i, order), self.of, self.variant, 0.0)
-
     def _correct(self, grid, logs, i, order):
         # level i - 1 to i with the prediction at level i, the newest, among the nodes
-        h = logs[i - 1] - logs[i]
         nodes = np.append(past_nodes(logs, i - 1, order), 1.0)
-        row = step_row(grid, i - 1, h, nodes, self.of, self.variant if order == 1 else "exact", 0.0)
+        row = step_row(grid, i - 1, i, nodes, self.of, self.variant if order == 1 else "exact")
         weights = row[self.of]
         return {"anchor": row["x"], self.of: [weights[-1], *weights[:-1]]}
 
 
 def step_row(
-    grid: Grid, i: int, h: float, nodes: np.ndarray, of: str, rule: str, eta: float
+    grid: Grid, start: int, end: int, nodes: np.ndarray, of: str, rule: str = "exact", eta: float = 0.0
 ) -> dict[str, Any]:
-    """Returns the coefficients of the step from level i to i + 1 by the polynomial through predictions at `nodes`."""
-    alpha, sigma = grid.alphas[i], grid.sigmas[i]
-    alpha_next, sigma_next = grid.alphas[i + 1], grid.sigmas[i + 1]
+    """Returns the coefficients of the step between two levels of a grid by the polynomial through predictions at
+    `nodes` (0 is the start of the step, 1 its end): of the state as "x", of the predictions as `of`, of "noise"."""
+    alpha, sigma = grid.alphas[start], grid.sigmas[start]
+    alpha_next, sigma_next = grid.alphas[end], grid.sigmas[end]
+    logs = log_ratios(grid)
+    h = logs[start] - logs[end]
+    if abs(h) < NO_STEP:
+        return {"x": 1.0, of: np.zeros(1)}
     if of == "x0":
         weights = prediction_weights(nodes, (1 + eta) * h, h, rule)
         shrink = np.exp(-eta * h) if eta else 1.0
         fresh = sigma_next * np.sqrt(-np.expm1(-2 * eta * h)) if eta and sigma_next else 0.0
         return {"x": sigma_next / sigma * shrink, "x0": alpha_next * weights, "noise": fresh}
     if sigma_next == 0:
-        # eps is constant over a step of order 1, whatever its rate
         return {"x": alpha_next / alpha, "eps": np.array([-alpha_next * sigma / alpha])}
     weights = prediction_weights(nodes, -h, -h, rule)
     fresh = sigma_next * np.sqrt(eta * np.expm1(2 * h)) if eta else 0.0
@@ -206,7 +207,7 @@ def usable_order(logs: np.ndarray, i: int, order: int) -> int:
 
 def past_nodes(logs: np.ndarray, i: int, order: int) -> np.ndarray:
     """Returns where the last predictions lie on the step from level i to i + 1, newest first: 0, then below it."""
-    if order == 1:
+    if order == 1 or abs(logs[i] - logs[i + 1]) < NO_STEP:
         return np.zeros(1)
     return (logs[i] - logs[i - order + 1 : i + 1][::-1]) / (logs[i] - logs[i + 1])
 

@@ -46,8 +46,8 @@ class DDIM(Sampler):
 
     def plan(self, process: Process, grid: Grid) -> Plan:
         step = Step(grid)
-        fresh = self.eta * step.sigma_next * np.sqrt(step.fresh)
-        rest = step.sigma_next * np.sqrt(1 - self.eta**2 * step.fresh)
+        share = self.eta**2 * step.fresh if self.eta else np.zeros(grid.steps)
+        fresh, rest = step.sigma_next * np.sqrt(share), step.sigma_next * np.sqrt(1 - share)
         if self.reuse_eps:
             update = Row(x0=step.alpha_next[:, None], eps=rest[:, None], noise=fresh)
         else:
@@ -195,7 +195,8 @@ class Step:
         self.times = grid.times[:-1]
         self.alpha, self.alpha_next = grid.alphas[:-1], grid.alphas[1:]
         self.sigma, self.sigma_next = grid.sigmas[:-1], grid.sigmas[1:]
-        self.shrink = (self.sigma_next / self.sigma) * (self.alpha / self.alpha_next)
+        with np.errstate(divide="ignore"):
+            self.shrink = (self.sigma_next / self.sigma) * (self.alpha / self.alpha_next)
         self.fresh = (1 - self.shrink) * (1 + self.shrink)
 
     def plan(self, update: Row, **more: Any) -> Plan:

@@ -116,9 +116,7 @@ def compact(plan: Plan, dtype: Any) -> Plan:
     def row(given):
         if given is None:
             return None
-        return Row(
-            column(given.x), column(given.anchor), history(given.x0), history(given.eps), column(given.noise)
-        )
+        return Row(column(given.x), column(given.anchor), history(given.x0), history(given.eps), column(given.noise))
 
     anchored = plan.keep is not None and np.any(plan.update.anchor)
     return Plan(

@@ -55,7 +55,7 @@ def sample(
       prediction: what `denoise_fn` predicts: "x0" (default), "eps", "score", "v", "velocity" or "F"; see
         `aijax.diffusion.predictions`.
       sigma_data: of prediction "F"; default 0.5.
-      threshold: what is done to each prediction of x_0, such as `clip` or `dynamic_threshold`; default nothing.
+      threshold: what is done to each prediction of x_0, such as `Clip()` or `DynamicThreshold()`; default nothing.
       init: the start, of `shape`, in place of a draw of the prior.
       noise: `[calls, *shape]` in place of drawn noise, one array a network call; a call that adds none passes over it.
       trajectory: whether to return a `Trajectory` too.
@@ -97,31 +97,16 @@ def sample(
         wanted = "no noise, which this sampler does not use" if expected is None else f"shape {expected}"
         raise ConfigError(f"noise: expected {wanted}, got {noise.shape}")
     denoise_fn = as_partial(denoise_fn)
+    threshold = None if threshold is None else as_partial(threshold)
     learned = getattr(sampler, "variance", None) == "learned"
-    options = (prediction, float(sigma_data), threshold, getattr(sampler, "reuse_eps", False), learned)
+    options = (getattr(sampler, "reuse_eps", False), learned)
     _check_denoiser(denoise_fn, shape, dtype, learned)
-    start_noise, key = (init, key) if init is not None else (None, key)
     result = _run(
-        key, denoise_fn, prepared, start_noise, noise, process.prior.std, sampler, shape, jnp.dtype(dtype), options,
-        trajectory, sharding, on_call,
+        key, denoise_fn, threshold, sampler, prepared, init, noise, process.prior.std, sigma_data, shape,
+        jnp.dtype(dtype), prediction, options, trajectory, sharding, on_call,
     )  # fmt: skip
     _check_finite(result[0])
     return result if trajectory else result[0]
-
-
-def clip(x0: Array, *, limit: float = 1.0) -> Array:
-    """Returns x_0 clipped to [-limit, limit] (static thresholding)."""
-    return jnp.clip(x0, -limit, limit)
-
-
-def dynamic_threshold(x0: Array, *, quantile: float = 0.995, limit: float = 1.0) -> Array:
-    """Returns each sample clipped to [-s, s] and divided by s, its `quantile` of the absolute values within [1, limit].
-
-    Source: Saharia et al. 2022, Imagen, section 2.3.
-    """
-    size = jnp.quantile(jnp.abs(x0).reshape(len(x0), -1), quantile, axis=1)
-    size = jnp.clip(size, 1, limit).reshape(-1, *[1] * (x0.ndim - 1))
-    return jnp.clip(x0, -size, size) / size
 
 
 def as_partial(function: Callable) -> jax.tree_util.Partial:
@@ -159,11 +144,12 @@ def make_predict(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("sampler", "shape", "dtype", "options", "trajectory", "sharding", "on_call")
+    jax.jit, static_argnames=("shape", "dtype", "prediction", "options", "trajectory", "sharding", "on_call")
 )
 def _run(
-    key, denoise_fn, prepared, init, noise, prior_std, sampler, shape, dtype, options, trajectory, sharding, on_call
-):
+    key, denoise_fn, threshold, sampler, prepared, init, noise, prior_std, sigma_data, shape, dtype, prediction,
+    options, trajectory, sharding, on_call,
+):  # fmt: skip
     start_key, noise_key = jax.random.split(key)
     x = init if init is not None else prior_std * jax.random.normal(start_key, shape, dtype)
     x = x.astype(dtype)
@@ -172,7 +158,7 @@ def _run(
     if sharding is not None:
         x = jax.lax.with_sharding_constraint(x, sharding)
     report = None if on_call is None else functools.partial(jax.debug.callback, on_call)
-    predict = make_predict(denoise_fn, *options)
+    predict = make_predict(denoise_fn, prediction, sigma_data, threshold, *options)
     x, seen = sampler.run(noise_key, predict, prepared, x, noise=noise, record=trajectory, on_call=report)
     checkify.debug_check(jnp.isfinite(x).all(), "denoise_fn: the samples are not finite")
     return x, seen

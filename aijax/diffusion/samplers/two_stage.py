@@ -197,9 +197,7 @@ class _Calls:
         self.rows, self.keep, self.levels, self.before = [], [], [], []
         self.anchor_alpha = None
         # levels of the grid are told to the network by its times; those between, by the times of the process
-        self.known = {
-            ratio: (t, alpha) for ratio, t, alpha in zip(grid.ratios, grid.times, grid.alphas, strict=True)
-        }
+        self.known = {ratio: (t, alpha) for ratio, t, alpha in zip(grid.ratios, grid.times, grid.alphas, strict=True)}
 
     def steps(self):
         """Yields rho, rho^ (after the churn) and rho' of each step."""

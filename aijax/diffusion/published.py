@@ -1,0 +1,423 @@
+"""Samplers as published checkpoints describe them: from the fields of a `scheduler_config.json` to nouns of here.
+
+A config names a class, a table of betas, the spacing of its time steps and what the network predicts. `scheduler`
+returns the process, sampler, grid, prediction and threshold that do the same. Classes whose state is x_0 + sigma n
+("Euler", "Heun", "LMS", "KDPM2") run here in the coordinates of the process, x / sqrt(1 + rho^2), and give the same
+samples.
+
+One thing is not the same: DDIM with "linspace" or "trailing" spacing steps to the next time of its grid, where the
+published class subtracts T // N whatever the grid.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aijax.diffusion import schedules
+from aijax.diffusion.grids import (
+    INDICES,
+    Grid,
+    check_steps,
+    consistency_indices,
+    leading_indices,
+    make_grid,
+    shift_times,
+    trailing_indices,
+)
+from aijax.diffusion.process import Process
+from aijax.diffusion.samplers.base import Sampler
+from aijax.diffusion.samplers.multistep import LMS, Multistep, UniPC
+from aijax.diffusion.samplers.one_step import DDIM, DDPM, LCM, Consistency
+from aijax.diffusion.samplers.pndm import PNDM
+from aijax.diffusion.samplers.singlestep import Singlestep, block_orders
+from aijax.diffusion.samplers.two_stage import DPM2, Euler, Heun
+from aijax.diffusion.sde import EDM, Flow
+from aijax.diffusion.thresholds import Clip, DynamicThreshold
+from aijax.errors import ConfigError, choose
+from aijax.typing import Any
+
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
+ZERO_SNR = 2.0**-24
+"""The last alpha_bar of a table of zero terminal SNR for samplers that divide by it."""
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What `sample` needs: `process`, `sampler`, `grid`, `prediction`, `sigma_data` and `threshold` (or None)."""
+
+    process: Process
+    sampler: Sampler
+    grid: Grid
+    prediction: str
+    threshold: Any = None
+    sigma_data: float = 0.5
+
+
+def scheduler(name: str, config: Mapping[str, Any], steps: int, **options: Any) -> Scheduler:
+    """Returns the published sampler of `steps` steps.
+
+    Args:
+      name: the class of the config (`_class_name`), with or without "Scheduler", such as "DDIM".
+      config: its fields; those left out have their published defaults.
+      steps: how many are asked for, at least 1.
+      **options: of each step or call: `eta` and `use_clipped_model_output` of DDIM; `s_churn`, `s_tmin`, `s_tmax`,
+        `s_noise` of Euler and EDM; `original_inference_steps` of LCM.
+
+    Raises:
+      ConfigError: a class or a value that is not known.
+
+    >>> scheduler("DDIMScheduler", {"clip_sample": False}, 4).grid.times.astype(int).tolist()
+    [750, 500, 250, 0, 0]
+    """
+    check_steps(steps)
+    return choose(CLASSES, name.removesuffix("Scheduler"), "_class_name")(dict(config), steps, options)
+
+
+def _ddpm(config, steps, options):
+    table = _table(config)
+    names = {
+        "fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "fixed_large_log": "large",
+        "learned_range": "learned",
+    }  # fmt: skip
+    variance = choose(names, config.get("variance_type", "fixed_small"), "variance_type")
+    grid = _index_grid(table, _indices(table, config, steps, "leading"))
+    return Scheduler(table, DDPM(variance), grid, _prediction(config), _threshold(config, clips=True))
+
+
+def _ddim(config, steps, options):
+    table = _table(config)
+    grid = _index_grid(table, _indices(table, config, steps, "leading"), _final_ratio(table, config, True))
+    sampler = DDIM(float(options.get("eta", 0.0)), reuse_eps=not options.get("use_clipped_model_output", False))
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=True))
+
+
+def _ddim_inverse(config, steps, options):
+    table = _table(config)
+    spacing = config.get("timestep_spacing", "leading")
+    indices = _indices(table, config, steps, spacing)[::-1]
+    # the network is told the index that a step leads to
+    before = np.minimum(indices - table.num_levels // steps, table.num_levels - 1)
+    start = _final_ratio(table, config, True)
+    ratios = np.where(before >= 0, table.ratio(np.maximum(before, 0)), start)
+    ratios = np.append(ratios, table.ratio(indices[-1]))
+    grid = _grid(np.append(indices, indices[-1]), ratios)
+    return Scheduler(table, DDIM(), grid, _prediction(config), _threshold(config, clips=True))
+
+
+def _pndm(config, steps, options):
+    table = _table(config)
+    grid = _index_grid(table, _indices(table, config, steps, "leading"), _final_ratio(table, config, False))
+    sampler = PNDM(runge_kutta=not config.get("skip_prk_steps", False))
+    return Scheduler(table, sampler, grid, _prediction(config))
+
+
+def _lcm(config, steps, options):
+    table = _table(config, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    original = options.get("original_inference_steps", config.get("original_inference_steps", 50))
+    grid = _index_grid(table, consistency_indices(table.num_levels, steps, original))
+    sampler = LCM(time_scale=float(config.get("timestep_scaling", 10.0)))
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
+
+
+def _dpm_multistep(config, steps, options):
+    table = _table(config, divides=True)
+    last = config.get("final_sigmas_type", "zero")
+    grid = _dpm_grid(table, config, steps, table.ratio(0) if last == "sigma_min" else 0.0)
+    sampler = _multistep(config, grid.steps, last)
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
+
+
+def _multistep(config, steps, last):
+    kind = config.get("algorithm_type", "dpmsolver++")
+    of, eta = choose(
+        {
+            "dpmsolver++": ("x0", 0.0),
+            "sde-dpmsolver++": ("x0", 1.0),
+            "dpmsolver": ("eps", 0.0),
+            "sde-dpmsolver": ("eps", 1.0),
+        },
+        kind,
+        "algorithm_type",
+    )
+    order = config.get("solver_order", 2)
+    short = config.get("lower_order_final", True) and steps < 15
+    orders = [min(order, i + 1) for i in range(steps)]
+    if short and steps > 1:
+        orders[-2] = min(orders[-2], 2)
+    if short or last == "zero" or config.get("euler_at_final", False):
+        orders[-1] = 1
+    return Multistep(order, of, config.get("solver_type", "midpoint"), eta, orders=tuple(orders))
+
+
+def _dpm_singlestep(config, steps, options):
+    table = _table(config)
+    last = config.get("final_sigmas_type", "zero")
+    spaced = {key: value for key, value in config.items() if key not in ("timestep_spacing", "steps_offset")}
+    grid = _dpm_grid(table, spaced, steps, table.ratio(0) if last == "sigma_min" else 0.0)
+    kinds = {"dpmsolver++": ("x0", 0.0), "sde-dpmsolver++": ("x0", 1.0), "dpmsolver": ("eps", 0.0)}
+    of, eta = choose(kinds, config.get("algorithm_type", "dpmsolver++"), "algorithm_type")
+    order = config.get("solver_order", 2)
+    if config.get("lower_order_final", False) or steps % order or last == "zero":
+        orders = block_orders(steps, order)
+        orders = (*orders[:-1], 1) if last == "zero" else orders
+    else:
+        orders = tuple(range(1, order + 1)) * (steps // order)
+    sampler = Singlestep(order, of, config.get("solver_type", "midpoint"), eta, orders)
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
+
+
+def _unipc(config, steps, options):
+    table = _table(config, divides=True)
+    last = config.get("final_sigmas_type", "zero")
+    respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential"))
+    grid = _dpm_grid(table, config, steps, None if respaced and last == "sigma_min" else _last(table, last))
+    sampler = UniPC(
+        config.get("solver_order", 2),
+        "x0" if config.get("predict_x0", True) else "eps",
+        config.get("solver_type", "bh2"),
+        config.get("lower_order_final", True),
+        tuple(config.get("disable_corrector", ())),
+    )
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
+
+
+def _deis(config, steps, options):
+    table = _table(config)
+    respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential"))
+    grid = _dpm_grid(table, config, steps, None if respaced else table.ratio(0))
+    order = config.get("solver_order", 2)
+    orders = _multistep({**config, "algorithm_type": "dpmsolver"}, grid.steps, "sigma_min").orders
+    sampler = Multistep(order, "eps", "exact", orders=orders)
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
+
+
+def _in_sigma(make):
+    """The classes that keep x in x_0 + sigma n: their levels are interpolated linearly in sigma."""
+
+    def maker(config, steps, options):
+        table = _table(config, divides=True, **(HEUN_BETAS if make in (_heun, _dpm2, _dpm2_ancestral) else {}))
+        times = _fractional_indices(table, config, steps)
+        ratios = np.interp(times, np.arange(table.num_levels), table.ratio(np.arange(table.num_levels)))
+        spaced = _respaced(config, ratios[0], ratios[-1], steps)
+        if spaced is not None:
+            times, ratios = table.time_at(spaced), spaced
+        last = _last(table, config.get("final_sigmas_type", "zero"))
+        grid = _grid(np.append(times, 0.0), np.append(ratios, last))
+        clips = bool(config.get("clip_sample", False))
+        return Scheduler(
+            table, make(options), grid, _prediction(config), _threshold(config, clips=False) if clips else None
+        )
+
+    return maker
+
+
+def _euler(options):
+    return Euler(**_churn(options))
+
+
+def _euler_ancestral(options):
+    return DDIM(1.0)
+
+
+def _heun(options):
+    return Heun()
+
+
+def _dpm2(options):
+    return DPM2()
+
+
+def _dpm2_ancestral(options):
+    return DPM2(1.0)
+
+
+def _lms(options):
+    return LMS(options.get("order", 4))
+
+
+def _edm(config, steps, options):
+    process, grid, last = _edm_grid(config, steps)
+    return _edm_scheduler(config, process, Euler(**_churn(options)), grid)
+
+
+def _edm_multistep(config, steps, options):
+    process, grid, last = _edm_grid(config, steps)
+    return _edm_scheduler(config, process, _multistep(config, steps, last), grid, _threshold(config, clips=False))
+
+
+def _edm_scheduler(config, process, sampler, grid, threshold=None):
+    kinds = {"epsilon": "F", "v_prediction": "minus F", "sample": "x0"}
+    kind = choose(kinds, config.get("prediction_type", "epsilon"), "prediction_type")
+    return Scheduler(process, sampler, grid, kind, threshold, config.get("sigma_data", 0.5))
+
+
+def _edm_grid(config, steps):
+    process = EDM(config.get("sigma_min", 0.002), config.get("sigma_max", 80.0))
+    spacing = config.get("sigma_schedule", "karras")
+    rho = {"rho": config.get("rho", 7.0)} if spacing == "karras" else {}
+    grid = make_grid(process, steps, spacing, **rho)
+    last = config.get("final_sigmas_type", "zero")
+    if last == "sigma_min":
+        ratios = np.append(grid.ratios[:-1], grid.ratios[-2])
+        grid = Grid(ratios, np.ones(steps + 1), ratios)
+    return process, grid, last
+
+
+def _flow(config, steps, options):
+    process, shift, num_levels = Flow(), config.get("shift", 1.0), config.get("num_train_timesteps", 1000)
+    least = shift_times(1 / num_levels, shift)
+    times = np.append(shift_times(np.linspace(1.0, least, steps), shift), 0.0)
+    sampler = Consistency() if config.get("stochastic_sampling", False) else DDIM()
+    return Scheduler(process, sampler, Grid(times, 1 - times, times), "velocity")
+
+
+def _consistency(config, steps, options):
+    least, most = config.get("sigma_min", 0.002), config.get("sigma_max", 80.0)
+    num_levels, rho = config.get("num_train_timesteps", 40), config.get("rho", 7.0)
+    indices = options.get("timesteps")
+    indices = leading_indices(num_levels, steps) if indices is None else np.asarray(indices)
+    ramp = indices[::-1] / (num_levels - 1)
+    ends = most ** (1 / rho), least ** (1 / rho)
+    ratios = np.append((ends[0] + ramp * (ends[1] - ends[0])) ** rho, least)
+    grid = Grid(ratios, np.ones(len(ratios)), ratios)
+    threshold = Clip() if config.get("clip_denoised", True) else None
+    return Scheduler(EDM(least, most), Consistency(least), grid, "x0", threshold, config.get("sigma_data", 0.5))
+
+
+HEUN_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
+
+CLASSES = {
+    "DDPM": _ddpm,
+    "DDIM": _ddim,
+    "DDIMInverse": _ddim_inverse,
+    "PNDM": _pndm,
+    "LCM": _lcm,
+    "DPMSolverMultistep": _dpm_multistep,
+    "DPMSolverSinglestep": _dpm_singlestep,
+    "UniPCMultistep": _unipc,
+    "DEISMultistep": _deis,
+    "EulerDiscrete": _in_sigma(_euler),
+    "EulerAncestralDiscrete": _in_sigma(_euler_ancestral),
+    "HeunDiscrete": _in_sigma(_heun),
+    "KDPM2Discrete": _in_sigma(_dpm2),
+    "KDPM2AncestralDiscrete": _in_sigma(_dpm2_ancestral),
+    "LMSDiscrete": _in_sigma(_lms),
+    "EDMEuler": _edm,
+    "EDMDPMSolverMultistep": _edm_multistep,
+    "FlowMatchEulerDiscrete": _flow,
+    "CMStochasticIterative": _consistency,
+}
+"""Published class names, and what makes their nouns of `(config, steps, options)`."""
+
+
+def _table(config, *, divides=False, beta_start=1e-4, beta_end=0.02, beta_schedule="linear"):
+    if config.get("trained_betas") is not None:
+        table = schedules.Table(np.asarray(config["trained_betas"], float))
+    else:
+        names = {"squaredcos_cap_v2": "cosine", "exp": "exponential"}
+        name = config.get("beta_schedule", beta_schedule)
+        name = names.get(name, name)
+        ends = {
+            "beta_start": config.get("beta_start", beta_start),
+            "beta_end": config.get("beta_end", beta_end),
+        }
+        takes_ends = name in ("linear", "scaled_linear", "sigmoid")
+        num_levels = config.get("num_train_timesteps", 1000)
+        table = schedules.make_table(name, num_levels, **(ends if takes_ends else {}))
+    if config.get("rescale_betas_zero_snr", False):
+        table = schedules.zero_terminal_snr(table)
+        if divides:
+            betas = np.array(table.betas)
+            betas[-1] = 1 - ZERO_SNR / table.alpha_bars()[-2]
+            table = schedules.Table(betas)
+    return table
+
+
+def _prediction(config):
+    return choose(PREDICTIONS, config.get("prediction_type", "epsilon"), "prediction_type")
+
+
+def _threshold(config, *, clips):
+    if config.get("thresholding", False):
+        return DynamicThreshold(
+            config.get("dynamic_thresholding_ratio", 0.995), float(config.get("sample_max_value", 1.0))
+        )
+    if config.get("clip_sample", clips):
+        return Clip(float(config.get("clip_sample_range", 1.0)))
+    return None
+
+
+def _churn(options):
+    return {
+        "churn": float(options.get("s_churn", 0.0)),
+        "churn_min": float(options.get("s_tmin", 0.0)),
+        "churn_max": float(options.get("s_tmax", math.inf)),
+        "noise_scale": float(options.get("s_noise", 1.0)),
+    }
+
+
+def _indices(table, config, steps, default):
+    spacing = config.get("timestep_spacing", default)
+    indices = choose(INDICES, spacing, "timestep_spacing")(table.num_levels, steps)
+    return indices + config.get("steps_offset", 0) if spacing == "leading" else indices
+
+
+def _fractional_indices(table, config, steps):
+    if config.get("timestep_spacing", "linspace") == "linspace":
+        return np.linspace(0, table.num_levels - 1, steps)[::-1]
+    return _indices(table, config, steps, "leading").astype(float)
+
+
+def _dpm_grid(table, config, steps, last):
+    """The grid of the exponential samplers, which ends with `last`, or on the last level again where it is None."""
+    lowest = config.get("lambda_min_clipped", -math.inf)
+    levels = -np.log(table.ratio(np.arange(table.num_levels)))
+    top = table.num_levels - int(np.searchsorted(levels[::-1], lowest))
+    spacing = config.get("timestep_spacing", "linspace")
+    if spacing == "linspace":
+        times = np.round(np.linspace(0, top - 1, steps + 1))[::-1][:-1]
+    elif spacing == "leading":
+        times = np.arange(steps + 1)[::-1][:-1] * (top // (steps + 1)) + config.get("steps_offset", 0)
+    elif spacing == "trailing":
+        times = trailing_indices(table.num_levels, steps)
+        times = times if top == table.num_levels else np.round(np.arange(top, 0, -table.num_levels / steps)) - 1
+    else:
+        raise ConfigError(f"timestep_spacing: expected linspace, leading or trailing, got {spacing!r}")
+    ratios = table.ratio(times)
+    spaced = _respaced(config, table.ratio(table.num_levels - 1), table.ratio(0), steps)
+    if spaced is not None:
+        times, ratios = table.time_at(spaced), spaced
+        times = times if config.get("use_exponential_sigmas", False) else np.round(times)
+    return _grid(np.append(times, 0.0), np.append(ratios, ratios[-1] if last is None else last))
+
+
+def _respaced(config, high, low, steps):
+    """The ratios of a config that spaces them by itself, between `high` and `low`, or None."""
+    ramp = np.linspace(0, 1, steps)
+    if config.get("use_karras_sigmas", False):
+        ends = high ** (1 / 7), low ** (1 / 7)
+        return (ends[0] + ramp * (ends[1] - ends[0])) ** 7
+    if config.get("use_exponential_sigmas", False):
+        return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    return None
+
+
+def _index_grid(table, indices, last=0.0):
+    return _grid(np.append(indices, 0), np.append(table.ratio(indices), last))
+
+
+def _grid(times, ratios):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alphas = 1 / np.sqrt(1 + ratios**2)
+        sigmas = np.where(np.isinf(ratios), 1.0, ratios * alphas)
+    return Grid(times, alphas, sigmas)
+
+
+def _final_ratio(table, config, to_one):
+    return 0.0 if config.get("set_alpha_to_one", to_one) else float(table.ratio(0))
+
+
+def _last(table, kind):
+    return choose({"zero": 0.0, "sigma_min": float(table.ratio(0))}, kind, "final_sigmas_type")
