@@ -19,6 +19,10 @@ class ConfigError(UserError, ValueError):
     """A field of a config, an argument or a mesh that cannot be used as given."""
 
 
+class UnsupportedError(ConfigError, NotImplementedError):
+    """Something that makes sense and that is not offered."""
+
+
 class DataError(UserError, ValueError):
     """A file or a record that is missing, malformed or out of range."""
 

@@ -141,7 +141,7 @@ def apply_function(
 
     def coefficients(matrix, size):
         values, vectors = jnp.linalg.eigh(matrix)
-        weights = jnp.einsum("ij,...j->...i", vectors, function(values) * vectors[0], precision="highest")
+        weights = jnp.einsum("ij,...j,j->...i", vectors, function(values), vectors[0], precision="highest")
         return size * jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, steps - matrix.shape[-1])])
 
     if columns:

@@ -83,12 +83,12 @@ def norm(v: PyTree, columns: bool = False) -> Array:
 
 def add_scaled(v: PyTree, coefficient: Array, u: PyTree) -> PyTree:
     """Returns `v + coefficient u`; the coefficient is a scalar or one for each column."""
-    return jax.tree.map(lambda a, b: a + coefficient * b, v, u)
+    return jax.tree.map(lambda a, b: a + _times(coefficient, b), v, u)
 
 
 def scale(coefficient: Array, v: PyTree) -> PyTree:
     """Returns `coefficient v`."""
-    return jax.tree.map(lambda a: coefficient * a, v)
+    return jax.tree.map(lambda a: _times(coefficient, a), v)
 
 
 def components(basis: PyTree, v: PyTree, columns: bool = False) -> Array:
@@ -128,3 +128,9 @@ def random_like(key: PRNGKey, shape: PyTree, sampler: Callable = jax.random.norm
     leaves, structure = jax.tree.flatten(shape)
     keys = jax.random.split(key, len(leaves))
     return structure.unflatten([sampler(k, leaf.shape, dtype=leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+def _times(coefficient: Array, a: Array) -> Array:
+    """Returns `coefficient a`, one coefficient for all or one for each entry of the last axis."""
+    rank = jnp.ndim(coefficient)
+    return (jnp.expand_dims(coefficient, tuple(range(a.ndim - rank))) if rank else coefficient) * a

@@ -18,7 +18,8 @@ from aijax import parallel
 from aijax.errors import ConfigError
 from aijax.ntk.assembly import find_mirror, mirrored
 from aijax.ntk.block_programs import KernelParts, Programs, budget_of, split_arrays
-from aijax.ntk.blocks import check_alike, check_inputs, ring
+from aijax.ntk.blocks import host_inputs, ring
+from aijax.ntk.checks import check_alike
 from aijax.ntk.stax.kernel import Kernel
 from aijax.trees import named_leaves
 from aijax.typing import PyTree
@@ -69,7 +70,10 @@ def batch(
         here = [-(-n // mesh.size) if batch_size == 0 else min(int(batch_size), n) for n in problem.sizes]
         pieces = [parallel.cut_rows(n, b) for n, b in zip(problem.sizes, here, strict=True)]
         traced = _is_traced((x1, x2, args, kwargs))
-        if traced or problem.of_kernels:
+        single = max(map(len, pieces)) == 1
+        if problem.uneven and not single:
+            raise ConfigError(problem.uneven)
+        if traced or single or problem.of_kernels:
             blocks = _one_after_the_other(problem, pieces, jitted)
             return problem.join(blocks, pieces, jnp if store_on_device or traced else np)
         blocks = _over_devices(problem, pieces, tuple(here), mesh)
@@ -84,6 +88,7 @@ class _Problem:
 
     def __init__(self, kernel_fn: Callable, x1: PyTree, x2: PyTree | None, args: tuple, kwargs: dict):
         self.kernel_fn, self.args, self.kwargs = kernel_fn, args, dict(kwargs)
+        x2 = x2 if jax.tree.leaves(x2) else None
         self.of_kernels = any(map(_is_kernel, jax.tree.leaves(x1, is_leaf=_is_kernel)))
         pattern = self.kwargs.get("pattern")
         self.cut_pattern = isinstance(pattern, (tuple, list)) and len(pattern) == 2
@@ -96,9 +101,9 @@ class _Problem:
             kernel = next(leaf for leaf in jax.tree.leaves(x1, is_leaf=_is_kernel) if _is_kernel(leaf))
             self.sizes = tuple(kernel.nngp.shape[:2])
         else:
-            self.x1 = x1 = check_inputs("x1", x1) if not _is_traced(x1) else x1
-            self.x2 = x2 = check_inputs("x2", x2) if x2 is not None and not _is_traced(x2) else x2
-            check_alike(x1, x2)
+            self.x1 = x1 = host_inputs("x1", x1) if not _is_traced(x1) else x1
+            self.x2 = x2 = host_inputs("x2", x2) if x2 is not None and not _is_traced(x2) else x2
+            check_alike(x1, x2, [0] * len(jax.tree.leaves(x1)))
             self.sizes = tuple(jax.tree.leaves(x)[0].shape[0] for x in (x1, x1 if x2 is None else x2))
         self.arrays, self._arguments = split_arrays((self.args, self.kwargs))
         self.output, self.axes = self._shapes()
@@ -125,7 +130,8 @@ class _Problem:
         (n1, n2), arrays = self.sizes, self.arrays
 
         def shapes(rows, cols):
-            return jax.eval_shape(lambda arrays: self.call(arrays, *self.cut(slice(rows), slice(cols))), arrays)
+            # blocks as arguments: a kernel function that looks at its inputs must see that they have no values
+            return jax.eval_shape(self.call, arrays, *self.cut(slice(rows), slice(cols)))
 
         output = shapes(n1, n2)
         whole = {name: leaf.shape for name, leaf in named_leaves(output).items()}
@@ -134,6 +140,7 @@ class _Problem:
             for sizes in ((n1 - 1, n2 - self.symmetric), (n1 - self.symmetric, n2 - 1))
         ]
         axes = {}
+        self.uneven = ""
         for name, shape in whole.items():
             found = [
                 [axis for axis, size in enumerate(shape) if less is not None and less[name].shape[axis] != size]
@@ -147,6 +154,15 @@ class _Problem:
                     "both do not hold; ask for it with diagonal_batch=True, or with x2=None"
                 )
             axes[name] = tuple(each[0] if each else None for each in found)
+            if any(
+                shape[axis] - less[name].shape[axis] != 1
+                for less, each in zip(fewer, found, strict=True)
+                for axis in each
+            ):
+                self.uneven = (
+                    f"kernel_fn: {name or 'a result'} of shape {shape} has not one row for each row of x1 and of x2, "
+                    "and cannot be put together from blocks; leave batch_size and device_count at 0"
+                )
         return output, axes
 
     def wanted(self, block: PyTree, *, diagonal: bool) -> dict[str, Any]:
@@ -161,7 +177,11 @@ class _Problem:
 
         def whole(name, row, col):
             if row is None and col is None:
-                return blocks[0, 0][name]
+                if not jnp.issubdtype(jnp.result_type(blocks[0, 0][name]), jnp.bool_):
+                    return blocks[0, 0][name]
+                # whether x1 is x2: where all blocks that lie on the diagonal say so
+                told = [blocks[i, i][name] for i in range(min(len(rows), len(cols)))]
+                return xp.asarray(functools.reduce(xp.logical_and, told) & (self.sizes[0] == self.sizes[1]))
             if row is None:
                 return xp.concatenate([blocks[0, j][name] for j in cols], col)
             if col is None:

@@ -37,9 +37,10 @@ from aijax.ntk.block_programs import (
     probe,
     rows_of,
 )
+from aijax.ntk.checks import check_alike, check_rows
 from aijax.ntk.fingerprint import fingerprint
 from aijax.progress import bar
-from aijax.trees import count_bytes, named_leaves, path_name
+from aijax.trees import count_bytes, named_leaves
 from aijax.typing import PyTree
 
 __all__ = ["FactoredKernel", "kernel_blocks"]
@@ -95,9 +96,9 @@ def kernel_blocks(
     True
     """
     mesh = check_mesh(mesh)
-    x1 = check_inputs("x1", x1)
-    x2 = None if x2 is None else check_inputs("x2", x2)
-    check_alike(x1, x2)
+    x1 = host_inputs("x1", x1)
+    x2 = None if x2 is None else host_inputs("x2", x2)
+    check_alike(x1, x2, [0] * len(jax.tree.leaves(x1)))
     chunk = check_block_size(block_size, x2 is None)
     tell = report or _warn
     kernel = as_kernel(kernel_fn, kernel_args)
@@ -246,36 +247,10 @@ def check_mesh(mesh: Mesh | None) -> Mesh:
     return mesh
 
 
-def check_inputs(name: str, x: PyTree) -> PyTree:
+def host_inputs(name: str, x: PyTree) -> PyTree:
     """Returns a tree of inputs with arrays on devices brought to the host, checked to have rows, one number of them."""
-    leaves = jax.tree_util.tree_leaves_with_path(x)
-    if not leaves:
-        raise ConfigError(f"{name}: expected an array or a tree of arrays, got {x!r}")
-    for path, leaf in leaves:
-        where = f"{name}/{path_name(path)}" if path else name
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-            raise ConfigError(f"{where}: expected an array, got {type(leaf).__name__}")
-        if len(leaf.shape) == 0 or leaf.shape[0] == 0:
-            raise ConfigError(f"{where}: expected one row or more, got shape {tuple(leaf.shape)}")
-        if leaf.shape[0] != leaves[0][1].shape[0]:
-            raise ConfigError(
-                f"{where}: expected {leaves[0][1].shape[0]} rows as in the first array, got {leaf.shape[0]}"
-            )
+    check_rows(name, x)
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, x)
-
-
-def check_alike(x1: PyTree, x2: PyTree | None) -> None:
-    """Raises a `ConfigError` unless the rows of x1 and x2 have the same shapes."""
-    if x2 is None:
-        return
-    if jax.tree.structure(x1) != jax.tree.structure(x2):
-        raise ConfigError("x2: expected the same tree of arrays as x1")
-    for a, b in zip(jax.tree.leaves(x1), jax.tree.leaves(x2), strict=True):
-        if tuple(a.shape[1:]) != tuple(b.shape[1:]):
-            raise ConfigError(
-                f"x2: expected rows of shape {tuple(a.shape[1:])} as in x1, got {tuple(b.shape[1:])} "
-                f"(x1 is {tuple(a.shape)}, x2 is {tuple(b.shape)})"
-            )
 
 
 def check_block_size(block_size: Any, symmetric: bool) -> tuple[int, int] | None:

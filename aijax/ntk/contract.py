@@ -163,10 +163,12 @@ def einsum(spec: str, *operands: Array) -> Array:
     inputs, output = spec.split("->")
     terms = inputs.split(",")
     size = {label: n for term, x in zip(terms, operands, strict=True) for label, n in zip(term, x.shape, strict=True)}
+    dtype = jnp.promote_types(jnp.result_type(*operands), jnp.float32)
+    if 0 in size.values():
+        return jnp.zeros([size[label] for label in output], dtype)
     terms = ["".join(label for label in term if size[label] > 1) for term in terms]
     kept = "".join(label for label in output if size[label] > 1)
     operands = [x.reshape([n for n in x.shape if n > 1]) for x in operands]
-    dtype = jnp.promote_types(jnp.result_type(*operands), jnp.float32)
     if set("".join(terms)) == set(kept):
         product = functools.reduce(
             jnp.multiply, [spread(x, term, kept) for x, term in zip(operands, terms, strict=True)]

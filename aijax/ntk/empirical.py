@@ -15,18 +15,17 @@ All give the same numbers. Where examples are independent, the outputs of an exa
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, did_you_mean
+from aijax.ntk.checks import check_alike, check_batch, check_params, output_shapes
 from aijax.ntk.contract import einsum
-from aijax.ntk.independence import check_independent, check_pure
 from aijax.ntk.outputs import DIAGONAL, FULL, TRACED, Outputs, arrange
-from aijax.ntk.tangent import ORDERS, Mapped, Tangent, count_examples, make_tangent, ntk, prefix_axes, removed
-from aijax.trees import named_leaves
+from aijax.ntk.tangent import ORDERS, Mapped, Tangent, count_examples, make_tangent, ntk, prefix_axes
 from aijax.typing import Array, Params
 
 MEMORY_LIMIT = 4 << 30
@@ -255,80 +254,3 @@ def output_kernel(
 def as_array(x: Any) -> Array:
     """Returns `x` as an array of jax."""
     return x if isinstance(x, jax.Array) else jnp.asarray(x)
-
-
-def output_shapes(function: Callable[[Params, Any], Any], params: Params, inputs: Any, where: str) -> Any:
-    """Returns the shapes of a function's outputs, refusing one that is not pure, cannot be traced or is not real."""
-    try:
-        check_pure(function, params, inputs, where=where)
-        shapes = jax.eval_shape(function, params, inputs)
-    except ConfigError:
-        raise
-    except Exception as error:
-        told = next(iter(str(error).strip().splitlines()), "")
-        raise ConfigError(
-            f"{where}: cannot be traced with these parameters and inputs ({type(error).__name__}: {told[:200]})"
-        ) from error
-    for shape in jax.tree.leaves(shapes):
-        if not jnp.issubdtype(shape.dtype, jnp.floating):
-            raise ConfigError(f"{where}: expected real floating-point outputs, got {shape.dtype}{list(shape.shape)}")
-    return shapes
-
-
-def check_params(params: Params) -> None:
-    """Refuses parameters that cannot be differentiated."""
-    for name, leaf in named_leaves(params).items():
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ConfigError(f"params: expected real floating-point arrays, but {name!r} is {leaf.dtype}")
-
-
-def check_alike(inputs1: Any, inputs2: Any, axes: Sequence[int | None] | None) -> None:
-    """Refuses batches whose trees or shapes differ in more than the number of examples, or that are empty.
-
-    Where the axes of examples are not known (None), only the trees and the numbers of axes are compared.
-    """
-    leaves1, tree1 = jax.tree.flatten(inputs1)
-    leaves2, tree2 = jax.tree.flatten(inputs1 if inputs2 is None else inputs2)
-    if tree1 != tree2:
-        raise ConfigError(f"x2: expected a tree like x1's, {tree1}, got {tree2}")
-    for index, (x, y) in enumerate(zip(leaves1, leaves2, strict=True)):
-        if x.ndim != y.ndim:
-            raise ConfigError(f"x2: expected {x.ndim} axes as x1 has, got shape {y.shape}")
-        if axes is not None:
-            axis = axes[index]
-            if axis is not None and not -x.ndim <= axis < x.ndim:
-                raise ConfigError(f"x1: expected an axis {axis} of examples, got shape {x.shape}")
-            one, two = (z.shape if axis is None else removed(z.shape, axis) for z in (x, y))
-            if one != two:
-                raise ConfigError(f"x2: expected examples of shape {one} as x1 has, got {two}")
-        if 0 in x.shape or 0 in y.shape:
-            raise ConfigError(f"{'x1' if 0 in x.shape else 'x2'}: expected at least one example, got shape {x.shape}")
-
-
-def check_batch(
-    function: Callable[[Params, Any], Any], params: Params, inputs: Any, mapped: Mapped, shapes: Any, where: str
-) -> None:
-    """Refuses inputs and outputs that do not agree in the number of examples, and examples that interact."""
-    leaves, tree = jax.tree.flatten(inputs)
-    axes = prefix_axes(mapped.in_axes, inputs)
-    counts = {x.shape[axis] for x, axis in zip(leaves, axes, strict=True) if axis is not None}
-    if len(counts) != 1:
-        raise ConfigError(f"x1: expected arrays with the same number of examples, got {sorted(counts) or 'none'}")
-    (n,) = counts
-    for shape, axis in zip(jax.tree.leaves(shapes), prefix_axes(mapped.out_axes, shapes), strict=True):
-        if axis is None or not -len(shape.shape) <= axis < len(shape.shape) or shape.shape[axis] != n:
-            raise ConfigError(f"{where}: expected outputs with {n} examples on axis {axis}, got shape {shape.shape}")
-
-    def batch_of(count):
-        sized = [
-            x if axis is None else jax.ShapeDtypeStruct(inserted(removed(x.shape, axis), axis % x.ndim, count), x.dtype)
-            for x, axis in zip(leaves, axes, strict=True)
-        ]
-        return jax.tree.unflatten(tree, sized)
-
-    check_independent(functools.partial(function, params), batch_of, where)
-
-
-def inserted(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
-    """Returns a shape with one more axis."""
-    return (*shape[:axis], size, *shape[axis:])

@@ -43,6 +43,9 @@ def empirical_ntk_fn(
     diagonal_axes: int | Sequence[int] = (),
     vmap_axes: Any = None,
     implementation: NtkImplementation | int = NtkImplementation.AUTO,
+    _j_rules: bool = True,
+    _s_rules: bool = True,
+    _fwd: bool | None = None,
 ) -> Callable[..., Any]:
     """Returns `kernel_fn(x1, x2, params, **kwargs)`, the empirical neural tangent kernel of f.
 
@@ -53,11 +56,15 @@ def empirical_ntk_fn(
       vmap_axes: axes of independent examples, `(in_axes, out_axes, {name of a keyword: axes})`; one that is no triple
         stands for inputs and outputs alike. None says that nothing is known: the output is then differentiated whole.
       implementation: an `NtkImplementation`.
+      _s_rules: False uses no rule for the products that parameters enter: all Jacobians are left to automatic
+        differentiation, as with implementation 1.
+      _j_rules, _fwd: for scripts that name them: they choose how the derivative of one primitive is worked out, which
+        here is read off its operands, and change nothing.
 
     Returns:
-      A function; x2=None stands for x1. A keyword `rng` is split into one for each input where there are two, and any
-      keyword that is a pair is divided between them. The kernel has the axes of f(x1) and of f(x2) side by side, but
-      for the traced and the diagonal ones. A tree of outputs gives a tree of kernels.
+      A function; x2=None, or a tree of Nones, stands for x1. A keyword `rng` is split into one for each input where
+      there are two, and any keyword that is a pair is divided between them. The kernel has the axes of f(x1) and of
+      f(x2) side by side, but for the traced and the diagonal ones. A tree of outputs gives a tree of kernels.
 
     Raises:
       ConfigError: an unknown implementation; what `empirical.empirical_ntk` refuses, when the function is called.
@@ -70,14 +77,18 @@ def empirical_ntk_fn(
     if implementation not in CONTRACTION:
         raise ConfigError(f"implementation: expected an NtkImplementation or 0 to 3, got {implementation!r}")
     contraction = CONTRACTION[NtkImplementation(implementation)]
+    if not _s_rules and contraction != "vector_products":
+        contraction = "jacobian"
     kinds = functools.partial(make_outputs, trace_axes=as_axes(trace_axes), diagonal_axes=as_axes(diagonal_axes))
-    in_axes, out_axes, kwargs_axes = vmap_axes if isinstance(vmap_axes, tuple) else (vmap_axes, vmap_axes, {})
+    triple = isinstance(vmap_axes, tuple) and len(vmap_axes) == 3
+    in_axes, out_axes, kwargs_axes = vmap_axes if triple else (vmap_axes, vmap_axes, {})
 
     def kernel_fn(x1: Any, x2: Any, params: Params, **kwargs: Any) -> Any:
         inputs1, inputs2, static = split_inputs(x1, x2, kwargs)
         mapped = None
         if vmap_axes is not None:
-            mapped = Mapped((in_axes, {name: kwargs_axes.get(name) for name in inputs1[1]}), out_axes)
+            axes = {name: kwargs_axes if isinstance(kwargs_axes, int) else kwargs_axes.get(name) for name in inputs1[1]}
+            mapped = Mapped((in_axes, axes), out_axes)
         return tangent_kernel(
             functools.partial(call, f, static),
             params,
@@ -111,6 +122,9 @@ def empirical_kernel_fn(
     diagonal_axes: int | Sequence[int] = (),
     vmap_axes: Any = None,
     implementation: NtkImplementation | int = NtkImplementation.AUTO,
+    _j_rules: bool = True,
+    _s_rules: bool = True,
+    _fwd: bool | None = None,
 ) -> Callable[..., Any]:
     """Returns `kernel_fn(x1, x2, get, params, **kwargs)`: "nngp", "ntk", or a named tuple of those that are asked for.
 
@@ -123,14 +137,15 @@ def empirical_kernel_fn(
     """
     made = {
         "nngp": empirical_nngp_fn(f, trace_axes, diagonal_axes),
-        "ntk": empirical_ntk_fn(f, trace_axes, diagonal_axes, vmap_axes, implementation),
+        "ntk": empirical_ntk_fn(f, trace_axes, diagonal_axes, vmap_axes, implementation, _j_rules, _s_rules, _fwd),
     }
 
     def kernel_fn(x1: Any, x2: Any, get: str | Sequence[str] | None, params: Params, **kwargs: Any) -> Any:
         wanted = tuple(made) if get is None else (get,) if isinstance(get, str) else tuple(get)
+        wanted = tuple(name.lower() if isinstance(name, str) else name for name in wanted)
         for name in wanted:
-            if name not in made:
-                raise ConfigError(f"get: expected 'nngp', 'ntk' or a tuple of them, got {name!r}")
+            if name not in made or len(set(wanted)) < len(wanted):
+                raise ConfigError(f"get: expected 'nngp', 'ntk' or a tuple of them, got {get!r}")
         kernels = [made[name](x1, x2, params, **kwargs) for name in wanted]
         if isinstance(get, str):
             return kernels[0]
@@ -161,6 +176,7 @@ def call(
 def split_inputs(x1: Any, x2: Any, kwargs: Mapping[str, Any]) -> tuple[tuple, tuple | None, dict[str, Any]]:
     """Returns `((x1, its keywords), (x2, its keywords) or None, keywords that are no arrays)`."""
     static = {name: value for name, value in kwargs.items() if not all(map(is_array, jax.tree.leaves(value)))}
+    x2 = x2 if jax.tree.leaves(x2) else None
     first: dict[str, Any] = {}
     second: dict[str, Any] = {}
     for name, value in kwargs.items():

@@ -119,7 +119,9 @@ def rows(plan: Plan, params: Params, x: Any, basis: Array) -> tuple[dict[int, tu
         leaf: (joined([a for a, _ in pairs], axis=1), joined([c for _, c in pairs], axis=2))
         for leaf, pairs in met.items()
     }
-    return factors, {leaf: jacobian.reshape(len(basis), -1) for leaf, jacobian in jacobians.items()}
+    return factors, {
+        leaf: jacobian.reshape(len(basis), math.prod(jacobian.shape[1:])) for leaf, jacobian in jacobians.items()
+    }
 
 
 def joined(parts: Sequence[Array], axis: int) -> Array:
@@ -164,6 +166,7 @@ def row_of(feature: Factors) -> Array:
         a = jax.nn.one_hot(a, feature.inner, dtype=c.dtype)
     n, outputs, (b, t, k) = c.shape[0], c.shape[1:4], c.shape[4:]
     # a product of matrices whose result lies as it is needed: [n, b, (f g h k), t] [n, b, t, d]
-    c = c.transpose(0, 4, 1, 2, 3, 6, 5).reshape(n, b, -1, t)
-    made = (c @ a).reshape(n, b, *outputs, k, a.shape[-1])
-    return jnp.moveaxis(made, 1, 4).reshape(n, *outputs, -1)
+    d = a.shape[-1]
+    c = c.transpose(0, 4, 1, 2, 3, 6, 5).reshape(n, b, math.prod(outputs) * k, t)
+    made = (c @ a).reshape(n, b, *outputs, k, d)
+    return jnp.moveaxis(made, 1, 4).reshape(n, *outputs, b * k * d)

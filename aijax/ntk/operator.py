@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aijax.errors import ConfigError
+from aijax.ntk.checks import check_params, check_rows, output_shapes
 from aijax.ntk.empirical_fn import call, split_inputs
 from aijax.ntk.independence import check_independent
 from aijax.parallel import BATCH_AXES, batch_sharding, check_batch_size, replicated
@@ -68,8 +69,8 @@ def kernel_vector_product(
     """
     same = x2 is None
     x2 = x1 if same else x2
-    check_parameters(params)
-    sizes = [check_inputs(x, name) for x, name in ((x1, "x1"), (x2, "x2"))]
+    check_params(params)
+    sizes = [check_rows(name, x) for name, x in (("x1", x1), ("x2", x2))]
     check_batches(apply_fn, params, x2, batch_size, mesh)
     expected = output_shapes(apply_fn, params, x2)
     if mesh is not None:
@@ -106,7 +107,7 @@ def empirical_ntk_vp_fn(
     Raises:
       ConfigError: as `kernel_vector_product`.
     """
-    check_parameters(params)
+    check_params(params)
     inputs1, inputs2, static = split_inputs(x1, x2, apply_fn_kwargs)
     inputs2 = inputs1 if inputs2 is None else inputs2
     function = functools.partial(call, f, static)
@@ -218,21 +219,6 @@ def _batches(tree, n, batch_size, mesh):
     return jax.tree.map(stack, tree), left
 
 
-def check_parameters(params: Params) -> None:
-    """Raises a `ConfigError` unless the parameters are floating numbers."""
-    for leaf in jax.tree.leaves(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise ConfigError(f"params: expected floating numbers, got {jnp.result_type(leaf)}")
-
-
-def check_inputs(x: PyTree, name: str) -> int:
-    """Returns the number of examples of a tree of inputs, refusing leaves that differ in it or have none."""
-    lengths = {leaf.shape[0] if getattr(leaf, "shape", ()) else None for leaf in jax.tree.leaves(x)}
-    if len(lengths) != 1 or not all(lengths):
-        raise ConfigError(f"{name}: expected arrays with a first axis of examples, the same in all and not empty")
-    return lengths.pop()
-
-
 def check_batches(apply_fn: Callable, params: Params, x: PyTree, batch_size: int | None, mesh: Mesh | None) -> None:
     """Raises a `ConfigError` if the examples cannot be taken `batch_size` at a time."""
     if batch_size is None:
@@ -241,7 +227,7 @@ def check_batches(apply_fn: Callable, params: Params, x: PyTree, batch_size: int
         raise ConfigError(f"batch_size: expected a positive number of examples or None for all, got {batch_size!r}")
     if mesh is not None:
         check_batch_size(mesh, batch_size, where="batch_size")
-    if batch_size < check_inputs(x, "x"):
+    if batch_size < check_rows("x", x):
 
         def batch_of(n):
             return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), jnp.result_type(leaf)), x)
@@ -253,16 +239,6 @@ def check_batches(apply_fn: Callable, params: Params, x: PyTree, batch_size: int
                 f"batch_size: examples cannot be taken {batch_size} at a time, because they interact within a batch of "
                 "apply_fn; leave batch_size out to take all together"
             ) from None
-
-
-def output_shapes(apply_fn: Callable, params: Params, x: PyTree) -> PyTree:
-    """Returns the shapes of the outputs, refusing outputs that are not floating numbers."""
-    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)), x)
-    outputs = jax.eval_shape(apply_fn, params, x)
-    for leaf in jax.tree.leaves(outputs):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ConfigError(f"apply_fn: expected outputs that are floating numbers, got {leaf.dtype}")
-    return outputs
 
 
 def _check_vector(v, expected):

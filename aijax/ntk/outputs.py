@@ -52,7 +52,7 @@ class Outputs:
         order = self.axes(FULL) + self.axes(DIAGONAL) + self.axes(TRACED)
         unit = jnp.eye(math.prod(self.shape), dtype=dtype).reshape(self.shape * 2)
         rest = range(len(self.shape), 2 * len(self.shape))
-        return unit.transpose(*order, *rest).reshape(-1, *self.shape)
+        return unit.transpose(*order, *rest).reshape(self.number, *self.shape)
 
 
 def make_outputs(
@@ -92,7 +92,7 @@ def arrange(kernel: Array, outputs1: Outputs, outputs2: Outputs, examples: tuple
     g = [outputs1.shape[axis] for axis in diagonal]
     paired = kernel.ndim == 5
     n1, n2 = kernel.shape[1], kernel.shape[3] if paired else 1
-    kernel = (kernel / outputs1.size(TRACED)).reshape(*g, n1, *first, n2, *second)
+    kernel = (kernel / max(outputs1.size(TRACED), 1)).reshape(*g, n1, *first, n2, *second)
     start1, start2 = len(g) + 1, len(g) + 2 + len(full)
     order = []
     for axis, kind in enumerate(outputs1.kinds):

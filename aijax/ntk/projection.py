@@ -24,7 +24,8 @@ from jax.sharding import Mesh
 
 from aijax import flops, parallel
 from aijax.errors import ConfigError, choose
-from aijax.ntk.operator import check_batches, check_inputs, check_parameters, output_shapes, row_ranges, take
+from aijax.ntk.checks import check_params, check_rows, output_shapes
+from aijax.ntk.operator import check_batches, row_ranges, take
 from aijax.trees import count_parameters
 from aijax.typing import Callable, Params, PRNGKey, PyTree
 
@@ -76,11 +77,11 @@ def projected_gradients(
     >>> phi.shape, (phi @ phi.T).diagonal().tolist()
     ((3, 64), [1.0, 1.0, 1.0])
     """
-    check_parameters(params)
+    check_params(params)
     for name, value in (("dim", dim), ("block_size", 1 if block_size is None else block_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name}: expected a positive whole number, got {value!r}")
-    n = check_inputs(x, "x")
+    n = check_rows("x", x)
     outputs = output_shapes(apply_fn, params, x)
     check_batches(apply_fn, params, x, batch_size, mesh)
     if method == "auto":

@@ -25,15 +25,9 @@ from jax.sharding import Mesh
 from aijax import linalg
 from aijax.errors import ConfigError
 from aijax.linalg import Eigenpairs, Estimate
+from aijax.ntk.checks import check_rows, output_shapes
 from aijax.ntk.empirical import empirical_ntk
-from aijax.ntk.operator import (
-    check_batches,
-    check_inputs,
-    kernel_vector_product,
-    output_shapes,
-    row_ranges,
-    take,
-)
+from aijax.ntk.operator import check_batches, kernel_vector_product, row_ranges, take
 from aijax.typing import Array, Callable, Float, Params, PRNGKey, PyTree
 
 HELD_ON_DEVICE = 1 << 30
@@ -70,9 +64,8 @@ def top_eigenvalues(
     >>> top_eigenvalues(jax.random.key(0), f, jnp.ones(2), jnp.diag(jnp.array([1.0, 3.0])), 1).values.round(3).tolist()
     [9.0]
     """
-    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
-    with outside():
-        return linalg.eigsh(matvec, key, example, k, tolerance=tolerance, subspace=subspace)
+    solve = functools.partial(linalg.eigsh, k=k, tolerance=tolerance, subspace=subspace)
+    return _solved(solve, key, apply_fn, params, x, batch_size, mesh)
 
 
 def trace(
@@ -98,7 +91,7 @@ def trace(
     >>> float(trace(lambda w, x: x @ w, jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]])))
     30.0
     """
-    n = check_inputs(x, "x")
+    n = check_rows("x", x)
     check_batches(apply_fn, params, x, batch_size, mesh)
     parts = [_batch_trace(apply_fn, params, take(x, rows, mesh)) for rows in row_ranges(n, batch_size)]
     return sum(parts[1:], start=parts[0])
@@ -126,9 +119,8 @@ def estimate_trace(
 
     Source: Hutchinson 1990, Commun. Stat. Simul. Comput. 19.
     """
-    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
-    with outside():
-        return linalg.hutchinson_trace(matvec, key, example, num_samples)
+    solve = functools.partial(linalg.hutchinson_trace, num_samples=num_samples)
+    return _solved(solve, key, apply_fn, params, x, batch_size, mesh)
 
 
 def log_determinant(
@@ -158,13 +150,14 @@ def log_determinant(
     Source: Ubaru, Chen and Saad 2017, SIAM J. Matrix Anal. Appl. 38.
     """
     _check_ridge(ridge)
-    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
 
-    def regularised(v):
-        return jax.tree.map(lambda a, b: a + ridge * b, matvec(v), v)
+    def solve(matvec, key, example):
+        def regularised(v):
+            return jax.tree.map(lambda a, b: a + ridge * b, matvec(v), v)
 
-    with outside():
         return linalg.log_determinant(regularised, key, example, num_samples=num_samples, steps=steps)
+
+    return _solved(solve, key, apply_fn, params, x, batch_size, mesh)
 
 
 def effective_rank(
@@ -195,17 +188,14 @@ def effective_rank(
 
     Source: Hastie and Tibshirani 1990, Generalized Additive Models, section 3.5, for the ridge.
     """
+    operator = (apply_fn, params, x, batch_size, mesh)
     if ridge is not None:
         _check_ridge(ridge)
-    matvec, example, outside = _operator(apply_fn, params, x, batch_size, mesh)
-    if ridge is not None:
-        with outside():
-            return linalg.slq(
-                lambda value: value / (value + ridge), matvec, key, example, num_samples=num_samples, steps=steps
-            ).value
-    with outside():
-        # two steps of the process integrate a square exactly: its first norm is |Theta z|^2
-        squares = linalg.slq(jnp.square, matvec, key, example, num_samples=num_samples, steps=2).value
+        filling = functools.partial(linalg.slq, lambda value: value / (value + ridge))
+        return _solved(functools.partial(filling, num_samples=num_samples, steps=steps), key, *operator).value
+    # two steps of the process integrate a square exactly: its first norm is |Theta z|^2
+    square = functools.partial(linalg.slq, jnp.square, num_samples=num_samples, steps=2)
+    squares = _solved(square, key, *operator).value
     return trace(apply_fn, params, x, batch_size=batch_size, mesh=mesh) ** 2 / squares
 
 
@@ -217,14 +207,16 @@ def _batch_trace(apply_fn, params, x):
     return sum(jax.tree.leaves(totals))
 
 
-def _operator(apply_fn, params, x, batch_size, mesh):
-    """Returns the kernel's products, the shapes of its vectors, and the context in which a solver is to run."""
+def _solved(solve, key, apply_fn, params, x, batch_size, mesh):
+    """Returns `solve(matvec, key, example)` of the kernel's products and the shapes of its vectors, run where it is to
+    run."""
     example = output_shapes(apply_fn, params, x)
     outside = _runs_outside_loops(apply_fn, params, x)
     if not outside:
         x = jax.tree.map(jnp.asarray, x)
     matvec = kernel_vector_product(apply_fn, params, x, batch_size=batch_size, mesh=mesh)
-    return matvec, example, jax.disable_jit if outside else contextlib.nullcontext
+    with jax.disable_jit() if outside else contextlib.nullcontext():
+        return solve(matvec, key, example)
 
 
 def _runs_outside_loops(apply_fn, params, x):

@@ -110,9 +110,9 @@ def make_tangent(
 def prefix_axes(in_axes: Any, inputs: Any) -> list[int | None]:
     """Returns the axis of each leaf of `inputs`, from a prefix of its tree."""
     is_axis = lambda axis: axis is None or isinstance(axis, int)  # noqa: E731
-    spread = jax.tree.map(lambda axis, part: [axis] * len(jax.tree.leaves(part)), in_axes, inputs, is_leaf=is_axis)
-    lists = jax.tree.leaves(spread, is_leaf=lambda x: isinstance(x, list))
-    return [axis for axes in lists for axis in axes]
+    axes: list[int | None] = []
+    jax.tree.map(lambda axis, part: axes.extend([axis] * len(jax.tree.leaves(part))), in_axes, inputs, is_leaf=is_axis)
+    return axes
 
 
 def removed(shape: Sequence[int], axis: int) -> tuple[int, ...]:
@@ -142,6 +142,8 @@ def ntk(
       memory_limit: bytes that pairing may hold in between.
     """
     symmetric = inputs2 is None
+    if first.outputs.number == 0 or second.outputs.number == 0:
+        return no_kernel(first, second, inputs1, inputs1 if symmetric else inputs2)
     n1 = count_examples(first, inputs1)
     n2 = n1 if symmetric else count_examples(second, inputs2)
     limit = memory_limit / first.plan.program.out_avals[0].dtype.itemsize
@@ -157,6 +159,15 @@ def ntk(
         one, two = both_features(first, second, params, inputs1, inputs2, orders)
         kernel = contract.pair(one, two, orders, paired=first.paired)
     return arrange(kernel, first.outputs, second.outputs, first.examples)
+
+
+def no_kernel(first: Tangent, second: Tangent, inputs1: Any, inputs2: Any) -> Array:
+    """Returns the kernel of outputs of which there are none."""
+    (f, g, _), (big, _, _) = first.outputs.groups, second.outputs.groups
+    n1, n2 = count_examples(first, inputs1), count_examples(second, inputs2)
+    dtype = jnp.promote_types(first.plan.program.out_avals[0].dtype, jnp.float32)
+    empty = jnp.zeros((g, n1, f, n2, big) if first.paired else (g, n1, f, big), dtype)
+    return arrange(empty, first.outputs, second.outputs, first.examples)
 
 
 def count_examples(tangent: Tangent, inputs: Any) -> int:

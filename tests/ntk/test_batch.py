@@ -149,7 +149,7 @@ def test_arrays_that_do_not_depend_on_the_blocks_are_given_once():
         (lambda k: batch(k, -1), "batch_size: expected the rows of a block, or 0, got -1"),
         (lambda k: batch(k, 2.5), "batch_size: expected"),
         (lambda k: batch(k, 2, 99), "device_count: expected -1"),
-        (lambda k: batch(k, 2)(X, Y[:, :3]), r"x2: expected rows of shape \(4, 5, 3\) as in x1, got \(3, 5, 3\)"),
+        (lambda k: batch(k, 2)(X, Y[:, :3]), r"x2: expected examples of shape \(4, 5, 3\) as x1 has"),
         (lambda k: batch(k, 2)(X[:0]), "x1: expected one row or more"),
         (lambda k: batch(lambda a, b: {"k": a @ b.T, "cov": a @ a.T}, 2)(X[:, 0, 0], Y[:, 0, 0]), "'cov' of shape"),
     ],

@@ -301,8 +301,8 @@ def test_double_precision_is_kept():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"x2": np.ones((3, 4), np.float32)}, r"x2: expected rows of shape \(5,\) as in x1, got \(4,\)"),
-        ({"x2": {"a": rows(3)}}, "x2: expected the same tree of arrays as x1"),
+        ({"x2": np.ones((3, 4), np.float32)}, r"x2: expected examples of shape \(5,\) as x1 has, got \(4,\)"),
+        ({"x2": {"a": rows(3)}}, "x2: expected a tree like x1's"),
         ({"x1": np.ones((0, 5))}, r"x1: expected one row or more, got shape \(0, 5\)"),
         ({"x1": np.float32(1)}, r"x1: expected one row or more, got shape \(\)"),
         ({"x1": {"a": rows(3), "b": rows(4)}}, "x1/b: expected 3 rows as in the first array, got 4"),

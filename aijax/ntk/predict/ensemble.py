@@ -23,7 +23,15 @@ import numpy as np
 from aijax.errors import ConfigError
 from aijax.ntk.predict.gaussian import Gaussian, bundle, names_of
 from aijax.ntk.predict.gp import ensemble_covariance, field, square_matrix, symmetrise
-from aijax.ntk.predict.layout import as_columns, cross_matrix, from_columns, from_matrix, make_layout, train_matrix
+from aijax.ntk.predict.layout import (
+    as_columns,
+    at_all_times,
+    cross_matrix,
+    from_columns,
+    from_matrix,
+    make_layout,
+    train_matrix,
+)
 from aijax.ntk.predict.mse import evolve, floating
 from aijax.ntk.predict.solver import keep, make_solver, nonnegative
 from aijax.typing import Array, PyTree, Shaped
@@ -103,7 +111,8 @@ def gradient_descent_mse_ensemble(
             nngp = train_matrix("kernel_fn", train_kernel("nngp"), layout) if compute_cov else None
             left, solved = at(solver, as_columns(y_train, layout).astype(solver.matrix.dtype))
             if x_test is None:
-                mean = y_train - from_columns(left, layout.shape, layout)
+                left = from_columns(left, layout.shape, layout)
+                mean = at_all_times(y_train, left) - left
                 covariance = _on_train(at, solver, name, nngp, t, layout) if compute_cov else None
             else:
                 matrix, shape = cross_matrix("kernel_fn", test_train[name], layout)
@@ -171,7 +180,8 @@ def _on_test(at, solver, name, test_train, test_test, nngp, t, layout):
     prior = square_matrix("kernel_fn", test_test, rows, layout, solver.matrix.dtype)
     if name == "nngp":
         _, solved = at(solver, prior_cross.T, t=None if t is None else 2 * jnp.asarray(t))
-        covariance = symmetrise(prior - jnp.matmul(prior_cross, solved, precision="highest"))
+        explained = jnp.matmul(prior_cross, solved, precision="highest")
+        covariance = symmetrise(at_all_times(prior, explained) - explained)
     else:
         cross, _ = cross_matrix("kernel_fn", test_train["ntk"], layout)
         _, solved = at(solver, cross.T)

@@ -21,6 +21,7 @@ from aijax.ntk.predict.gaussian import Gaussian, bundle, names_of
 from aijax.ntk.predict.layout import (
     Layout,
     as_columns,
+    at_all_times,
     cross_matrix,
     from_columns,
     from_matrix,
@@ -134,7 +135,7 @@ def ensemble_covariance(test_test: Array, transfer: Array, train_test: Array, tr
     """Returns `K_xx - B K_Xx - K_xX B^T + B K B^T`, symmetric, for transfers B `[..., q, p]`."""
     cross = _matmul(transfer, train_test)
     moved = _matmul(_matmul(transfer, train_train), jnp.swapaxes(transfer, -1, -2))
-    return symmetrise(test_test - cross - jnp.swapaxes(cross, -1, -2) + moved)
+    return symmetrise(at_all_times(test_test, cross) - cross - jnp.swapaxes(cross, -1, -2) + moved)
 
 
 def symmetrise(matrix: Array) -> Array:

@@ -137,3 +137,8 @@ def broadcast_outputs(name: str, value, shape: tuple[int, ...], dtype) -> Array:
     if value.ndim and value.shape != shape:
         raise ConfigError(f"{name}: expected a number or outputs of shape {shape}, got {value.shape}")
     return jnp.broadcast_to(value, shape)
+
+
+def at_all_times(constant: Array, changing: Array) -> Array:
+    """Returns an array with axes of length one in front, as many as `changing` has times in front."""
+    return jnp.expand_dims(constant, tuple(range(changing.ndim - constant.ndim)))

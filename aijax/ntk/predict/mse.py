@@ -22,6 +22,7 @@ from aijax.ntk.predict.layout import (
     Layout,
     as_columns,
     as_matrix,
+    at_all_times,
     broadcast_outputs,
     cross_matrix,
     from_columns,
@@ -100,9 +101,11 @@ def gradient_descent_mse(
         left, solved = evolve(solver, residual, t, learning_rate, y_train.size)
         results = ()
         if fx_train_0 is not None:
-            results += (y_train + from_columns(left, layout.shape, layout),)
+            change = from_columns(left, layout.shape, layout)
+            results += (at_all_times(y_train, change) + change,)
         if fx_test_0 is not None:
-            results += (test_start - from_columns(apply_test(solved), test_start.shape, layout),)
+            change = from_columns(apply_test(solved), test_start.shape, layout)
+            results += (at_all_times(test_start, change) - change,)
         return results if len(results) > 1 else results[0]
 
     return predict_fn

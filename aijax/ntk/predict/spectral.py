@@ -40,14 +40,14 @@ def null_tolerance(size: int, largest: Array) -> Array:
 def decay(values: Array, times: Array) -> Array:
     """Returns `exp(-s l)`, `[T, p]` from eigenvalues `[p]` and times `[T]`; at infinity 1 on the null space, else 0."""
     ended, finite, null = _cases(values, times)
-    return jnp.where(ended, null.astype(values.dtype), jnp.exp(-finite * values))
+    return jnp.where(ended, null.astype(values.dtype), jnp.exp(-finite * values[None]))
 
 
 def integral(values: Array, times: Array) -> Array:
     """Returns `(1 - exp(-s l)) / l`, `[T, p]`; at infinity the pseudo-inverse."""
     ended, finite, null = _cases(values, times)
-    inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, values))
-    return jnp.where(ended, inverse, finite * _mean_decay(finite * values))
+    inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, values[None]))
+    return jnp.where(ended, inverse, finite * _mean_decay(finite * values[None]))
 
 
 @jax.custom_jvp
@@ -60,7 +60,7 @@ def flow(matrix: Array, eigen: tuple[Array, Array], columns: Array, times: Array
     values, vectors = eigen
     projected = _matmul(vectors.T, columns)
     factors = jnp.stack([decay(values, times), integral(values, times)])
-    both = _matmul(vectors, factors[..., None] * projected)
+    both = _matmul(vectors, factors[..., None] * projected[None, None])
     return both[0], both[1]
 
 
@@ -80,8 +80,8 @@ def _flow_jvp(primals, tangents):
         middle = _matmul(vectors.T, _matmul(symmetric, vectors))
         projected = _matmul(vectors.T, columns)
         first, second = _divided_differences(values, times)
-        ddecayed += _matmul(vectors, _matmul(first * middle, projected))
-        dintegrated += _matmul(vectors, _matmul(second * middle, projected))
+        ddecayed += _matmul(vectors, _matmul(first * middle[None], projected))
+        dintegrated += _matmul(vectors, _matmul(second * middle[None], projected))
     return (decayed, integrated), (ddecayed, dintegrated)
 
 
@@ -148,9 +148,9 @@ def _limit_jvp(primals, tangents):
 
 
 def _cases(values, times):
-    times = times[:, None]
+    times, null = times[:, None], values <= null_tolerance(len(values), values.max())
     ended = jnp.isinf(times)
-    return ended, jnp.where(ended, 1, times), values <= null_tolerance(len(values), values.max())
+    return ended, jnp.where(ended, 1, times), null[None]
 
 
 def _mean_decay(x):
@@ -161,11 +161,12 @@ def _mean_decay(x):
 
 def _divided_differences(values, times):
     """Returns the divided differences of decay and integral, each `[T, p, p]`."""
-    low, high = jnp.minimum(values[:, None], values), jnp.maximum(values[:, None], values)
+    low, high = jnp.minimum(values[:, None], values[None]), jnp.maximum(values[:, None], values[None])
     null = values <= null_tolerance(len(values), values.max())
-    one_null, both_null = null[:, None] ^ null, null[:, None] & null
+    one_null, both_null = null[:, None] ^ null[None], null[:, None] & null[None]
     ended = jnp.isinf(times)[:, None, None]
     s = jnp.where(ended, 1, times[:, None, None])
+    low, high, one_null, both_null = low[None], high[None], one_null[None], both_null[None]
     first = -s * jnp.exp(-s * low) * _mean_decay(s * (high - low))
     second = -(s**2) * _second_difference(s * low, s * high)
     safe_low, safe_high = (jnp.where(one_null | both_null, 1, x) for x in (low, high))

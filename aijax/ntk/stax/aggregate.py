@@ -38,7 +38,8 @@ def Aggregate(
 ) -> Layer:
     """Returns the layer that sums over the predecessors of each vertex.
 
-    `apply_fn(params, x, pattern=A)` and `kernel_fn(x1, x2, pattern=(A1, A2))` take the graphs. Dense, A has the shape
+    `apply_fn(params, x, pattern=A)` and `kernel_fn(x1, x2, pattern=(A1, A2))` take the graphs; None in place of one
+    leaves its examples as they are, and without any the layer is the identity. Dense, A has the shape
     `(n, *vertices, *vertices)`, tails first and heads last, with any weights. Sparse, it holds edges as integers,
     `(n, edges, axes, 2)` or, for one axis, `(n, edges, 2)`, tail and head last; an edge that is there twice counts
     twice, and one whose head has a negative coordinate not at all.
@@ -74,7 +75,9 @@ def Aggregate(
             raise ConfigError(f"Aggregate: aggregate_axis={aggregate_axis} names batch, channels or an axis twice")
         return axes
 
-    def aggregate(pattern: Array, x: Array) -> Array:
+    def aggregate(pattern: Array | None, x: Array) -> Array:
+        if pattern is None:
+            return x
         axes = axes_of(x.ndim)
         front = jnp.moveaxis(x, (batch_axis, *axes), range(1 + len(axes)))
         vertices = front.shape[1 : 1 + len(axes)]
@@ -86,12 +89,12 @@ def Aggregate(
         return input_shape, ()
 
     def apply_fn(params, inputs, *, pattern=None, mask=None, **kwargs):
-        if pattern is None:
-            raise ConfigError("Aggregate: expected the graphs of the inputs, apply_fn(params, inputs, pattern=graphs)")
         return aggregate(pattern, inputs)
 
     @requires(batch_axis=batch_axis, channel_axis=channel_axis, diagonal_spatial=Diagonal(Bool.NO, Bool.NO))
     def kernel_fn(kernel, *, pattern=None, **kwargs):
+        if pattern is None:
+            return kernel
         if not isinstance(pattern, (tuple, list)) or len(pattern) != 2:
             raise ConfigError("pattern: expected a pair, the graphs of x1 and those of x2 (or None without x2)")
         first, second = (functools.partial(aggregate, graphs) for graphs in pattern)

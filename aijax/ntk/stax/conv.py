@@ -60,8 +60,8 @@ def Conv(
       s: scales of the input and output widths, for "standard" only.
 
     Raises:
-      ConfigError: a negative deviation, a width below one, an unknown padding or parameterization, strides or
-        dimension numbers that do not fit the filter; on a call, inputs of another rank.
+      ConfigError: a negative deviation, a width below one, an unknown padding or parameterization, strides that do
+        not fit the filter; on a call, dimension numbers that do not, inputs of another rank.
 
     >>> from aijax.ntk import stax
     >>> kernel_fn = stax.Conv(1, (3, 3), padding="SAME", W_std=3.0)[2]
@@ -159,6 +159,11 @@ class _Spec:
 
     def windows(self, shape: tuple[int, ...]) -> dict[str, Window]:
         """The window of each spatial axis over inputs of this shape."""
+        spatials = [set(letters) for letters in (self.letters, self.filter_letters, self.out_letters)]
+        if not spatials[0] == spatials[1] == spatials[2] or len(spatials[0]) != len(self.filter_shape):
+            raise ConfigError(
+                f"{self.name}: dimension_numbers {self.dimensions} do not fit a filter of shape {self.filter_shape}"
+            )
         if len(shape) != len(self.dimensions[0]):
             raise ConfigError(f"{self.name}: inputs of shape {shape}, expected the axes {self.dimensions[0]}")
         make = transposed_window if self.name == "ConvTranspose" else window
@@ -183,15 +188,11 @@ def _spec(
         free = [c for c in "HWD" + string.ascii_uppercase[::-1] if c not in "NCIO"]
         spatial = "".join(dict.fromkeys(free))[: len(filter_shape)]
         dimension_numbers = ("N" + spatial + "C", spatial + "IO", "N" + spatial + "C")
-    spatials = []
     for spec, pair in zip(dimension_numbers, ("NC", "IO", "NC"), strict=True):
         if any(spec.count(c) != 1 for c in pair) or len(set(spec)) != len(spec):
             raise ConfigError(
                 f"{name}: dimension_numbers {spec!r}, expected {pair[0]}, {pair[1]} and one letter an axis"
             )
-        spatials.append(set(spec) - set(pair))
-    if not spatials[0] == spatials[1] == spatials[2] or len(spatials[0]) != len(filter_shape):
-        raise ConfigError(f"{name}: dimension_numbers {dimension_numbers} do not fit a filter of shape {filter_shape}")
     dimensions = tuple(dimension_numbers)
     return _Spec(name, filter_shape, strides, padding, dimensions, out_chan, W_std, b_std, parameterization, s)
 

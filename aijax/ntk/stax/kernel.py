@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, UnsupportedError
 from aijax.typing import Array, Callable
 
 COVARIANCES = ("nngp", "ntk", "cov1", "cov2")
@@ -110,9 +110,13 @@ class Kernel:
         entries = _full_index(index, len(self.shape1))
         batch = entries[self.batch_axis]
         if entries[self.channel_axis] != slice(None):
-            raise ConfigError(f"index {index!r}: the channel axis {self.channel_axis} is infinite and has no entries")
+            raise UnsupportedError(
+                f"index {index!r}: the channel axis {self.channel_axis} is infinite and has no entries"
+            )
         if isinstance(batch, int):
-            raise ConfigError(f"index {index!r}: the batch axis {self.batch_axis} must stay; use a slice of length one")
+            raise UnsupportedError(
+                f"index {index!r}: the batch axis {self.batch_axis} must stay; use a slice of length one"
+            )
         return _take(self, batch, batch, tuple(entries[axis] for axis in self.spatial_axes))
 
     def transpose(self, axes: tuple[int, ...] | None = None) -> "Kernel":

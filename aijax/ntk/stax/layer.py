@@ -34,7 +34,8 @@ def layer(layer_fn: Callable[..., Layer]) -> Callable[..., Layer]:
         kernel_fn(x1_or_kernel, x2=None, get=None, *, mask_constant=None, diagonal_batch=None, diagonal_spatial=None,
                   **kwargs)
 
-    `get` is None for the whole `Kernel`, the name of one of its fields, or a tuple of names for a named tuple.
+    `get` is None for the whole `Kernel`, the name of one of its fields in either case, or a tuple of names for a named
+    tuple.
     `diagonal_batch` and `diagonal_spatial` override the choice of what covariances hold (see `Kernel`). Other keyword
     arguments, pairs of values for x1 and x2, go to all layers.
 
@@ -91,7 +92,7 @@ def _kernel_fn(init_fn: Callable, inner: Callable, name: str) -> Callable:
         diagonal_spatial: bool | None = None,
         **kwargs,
     ) -> Any:
-        _check_get(get)
+        get = _checked_get(get)
         if _is_kernel(x1_or_kernel):
             if x2 is not None:
                 raise ConfigError(f"{name}: a kernel takes no x2 beside it")
@@ -119,10 +120,17 @@ def _is_kernel(x: Any) -> bool:
     return _is_kernel(x[0]) if isinstance(x, (list, tuple)) and x else isinstance(x, Kernel)
 
 
-def _check_get(get) -> None:
-    for name in () if get is None else (get,) if isinstance(get, str) else get:
+def _checked_get(get):
+    """Returns what is asked for in lower case."""
+    if get is None:
+        return None
+    names = tuple(n.lower() if isinstance(n, str) else n for n in ((get,) if isinstance(get, str) else get))
+    for name in names:
         if name not in FIELDS:
             raise ConfigError(f"get: unknown field {name!r}{did_you_mean(str(name), FIELDS)}")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"get: expected different fields of a Kernel, got {get!r}")
+    return names[0] if isinstance(get, str) else names
 
 
 def _resolve(asked: bool | None, stated: Diagonal | None, name: str) -> bool:
@@ -137,8 +145,8 @@ def _resolve(asked: bool | None, stated: Diagonal | None, name: str) -> bool:
 def _inputs(x1, x2, batch_axis, channel_axis, **options):
     if not isinstance(x1, (list, tuple)):
         batch_axis, channel_axis = (
-            common_axis(batch_axis, 0, "batch_axis"),
-            common_axis(channel_axis, -1, "channel_axis"),
+            common_axis(batch_axis, 0, "batch_axis", jnp.ndim(x1)),
+            common_axis(channel_axis, -1, "channel_axis", jnp.ndim(x1)),
         )
         return input_kernel(x1, x2, batch_axis=batch_axis, channel_axis=channel_axis, **options)
     if x2 is not None and (not isinstance(x2, (list, tuple)) or len(x2) != len(x1)):

@@ -168,10 +168,10 @@ def check(kernel, reqs: Requirements, layer: str) -> None:
         raise ConfigError(f"{layer}: needs Gaussian inputs; put a layer with random weights (Dense, Conv) before it")
 
 
-def common_axis(axis: Any, default: int, name: str) -> int:
-    """Returns the one axis that all branches which state it agree on."""
+def common_axis(axis: Any, default: int, name: str, ndim: int) -> int:
+    """Returns the one axis, of inputs of so many, that all branches which state it agree on."""
     leaves = {leaf for leaf in _leaves(axis) if leaf is not None}
-    if len(leaves) > 1:
+    if len({leaf % max(ndim, 1) for leaf in leaves}) > 1:
         raise ConfigError(f"{name}: branches that see the same input ask for different axes {sorted(leaves)}")
     return leaves.pop() if leaves else default
 
