@@ -302,7 +302,7 @@ def stack_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(mesh.axis_names))
 
 
-def each_device(function: Callable, mesh: Mesh, *, whole: int = 0) -> Callable:
+def each_device(function: Callable, mesh: Mesh | None, *, whole: int = 0) -> Callable:
     """Returns `function`, to be compiled, run once on each device of the mesh, each on a block of its own.
 
     Blocks are stacked: the first axis of each array, and of each result, has one entry a device (`stack_rows`). The
@@ -310,7 +310,7 @@ def each_device(function: Callable, mesh: Mesh, *, whole: int = 0) -> Callable:
 
     Args:
       function: any function of trees of arrays.
-      mesh: any mesh; all of its axes are used alike.
+      mesh: any mesh; all of its axes are used alike. None is one device.
       whole: how many of the first arguments are no blocks: each device has them whole.
 
     >>> mesh = make_mesh()
@@ -323,7 +323,7 @@ def each_device(function: Callable, mesh: Mesh, *, whole: int = 0) -> Callable:
         blocks = jax.tree.map(lambda x: x[0], arguments[whole:])
         return jax.tree.map(lambda x: jnp.expand_dims(x, 0), function(*arguments[:whole], *blocks))
 
-    if mesh.size == 1:
+    if mesh is None or mesh.size == 1:
         return one
 
     def all_devices(*arguments):

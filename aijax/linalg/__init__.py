@@ -9,9 +9,11 @@ from aijax.linalg.cholesky import cholesky_with_jitter
 from aijax.linalg.conjugate_gradients import CGResult, cg
 from aijax.linalg.eigen import Eigenpairs, eigsh
 from aijax.linalg.lanczos import FunctionResult, Lanczos, apply_function, lanczos
-from aijax.linalg.trace import Estimate, hutchinson_trace, log_determinant, slq
+from aijax.linalg.pivoted_cholesky import PivotedCholesky, pivoted_cholesky
+from aijax.linalg.trace import Estimate, hutchinson_trace, log_determinant, quadrature, slq
 
 __all__ = [
-    "CGResult", "Eigenpairs", "Estimate", "FunctionResult", "Lanczos", "apply_function", "cg", "cholesky_with_jitter",
-    "eigsh", "hutchinson_trace", "lanczos", "log_determinant", "slq",
+    "CGResult", "Eigenpairs", "Estimate", "FunctionResult", "Lanczos", "PivotedCholesky", "apply_function", "cg",
+    "cholesky_with_jitter", "eigsh", "hutchinson_trace", "lanczos", "log_determinant", "pivoted_cholesky", "quadrature",
+    "slq",
 ]  # fmt: skip
