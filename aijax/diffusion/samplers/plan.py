@@ -182,9 +182,9 @@ def run_plan(
         if row.variance_range is not None:
             low, high = row.variance_range
             z = z * jnp.exp((low + (fraction + 1) / 2 * (high - low)) / 2)
-        new = _combine(row.update, state, anchor, x0s, epss, z)
+        new = combine(row.update, state, anchor, x0s, epss, z)
         if plan.keep is not None:
-            anchor = _combine(row.keep, state, anchor, x0s, epss, z)
+            anchor = combine(row.keep, state, anchor, x0s, epss, z)
         seen = (new, state, x0) if record else None
         return (new, anchor, x0s, epss), seen
 
@@ -198,16 +198,8 @@ def run_plan(
     return x, Trajectory(*seen, plan.times, plan.alphas, plan.sigmas)
 
 
-def _depth(plan, name):
-    columns = [getattr(row, name) for row in (plan.update, plan.keep) if row is not None]
-    return max((column.shape[1] for column in columns if column is not None), default=0)
-
-
-def _push(value, values, depth):
-    return (value, *values[: depth - 1]) if depth else ()
-
-
-def _combine(row, x, anchor, x0s, epss, z):
+def combine(row: Row, x: Array, anchor: Any, x0s: tuple, epss: tuple, z: Any) -> Array:
+    """Returns the linear combination of one call's row: of the state, the kept state, predictions and noise."""
     terms = []
     if row.x is not None:
         terms.append(row.x * x)
@@ -219,3 +211,12 @@ def _combine(row, x, anchor, x0s, epss, z):
     if row.noise is not None:
         terms.append(row.noise * z)
     return sum(terms[1:], terms[0])
+
+
+def _depth(plan, name):
+    columns = [getattr(row, name) for row in (plan.update, plan.keep) if row is not None]
+    return max((column.shape[1] for column in columns if column is not None), default=0)
+
+
+def _push(value, values, depth):
+    return (value, *values[: depth - 1]) if depth else ()

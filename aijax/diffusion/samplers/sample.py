@@ -58,7 +58,7 @@ def sample(
       threshold: what is done to each prediction of x_0, such as `Clip()` or `DynamicThreshold()`; default nothing.
       init: the start, of `shape`, in place of a draw of the prior.
       noise: `[calls, *shape]` in place of drawn noise, one array a network call; a call that adds none passes over it.
-      trajectory: whether to return a `Trajectory` too.
+      trajectory: whether to return a `Trajectory` too (of an adaptive sampler, its `Effort`).
       sharding: of the batch over devices, such as `aijax.parallel.batch_sharding(mesh)`.
       on_call: called on the host with the number of each network call as it begins; for progress.
       dtype: of the state; default: of `init`, else JAX's default float.
@@ -105,7 +105,7 @@ def sample(
         key, denoise_fn, threshold, sampler, prepared, init, noise, process.prior.std, sigma_data, shape,
         jnp.dtype(dtype), prediction, options, trajectory, sharding, on_call,
     )  # fmt: skip
-    _check_finite(result[0])
+    _check_result(*result)
     return result if trajectory else result[0]
 
 
@@ -176,8 +176,10 @@ def _check_denoiser(denoise_fn, shape, dtype, learned):
     check_output(output, x)
 
 
-def _check_finite(x):
+def _check_result(x, seen):
     if isinstance(x, jax.core.Tracer):
         return
+    if not bool(getattr(seen, "finished", True)):
+        raise DataError("sampler: the end was not reached within max_steps; raise it, or rtol and atol")
     if not bool(jnp.isfinite(x).all()):
         raise DataError("denoise_fn: the samples are not finite; it gave NaN or infinity at some step")

@@ -24,7 +24,8 @@ class Singlestep(Sampler):
     Args:
       order: of the blocks, 1 to 3; default 2.
       of: "x0" (DPM-Solver++, default) or "eps" (DPM-Solver).
-      rule: "midpoint" (default) or "heun".
+      rule: "midpoint" (default), "heun", or "original": midpoint but for the second call of a block of three, which has
+        the exact integral.
       eta: rate of the noise, "x0" only; 0 (default) for the ODE, 1 for the SDE.
       orders: the place of each step in its block, such as (1, 2, 1, 2, 1), in place of blocks of `order` that become
         lower at the end so that the last step is of order 1.
@@ -39,7 +40,7 @@ class Singlestep(Sampler):
     def check(self):
         check_order(self.order, 3)
         choose(dict.fromkeys(("x0", "eps")), self.of, "of")
-        choose(dict.fromkeys(("midpoint", "heun")), self.rule, "rule")
+        choose(dict.fromkeys(("midpoint", "heun", "original")), self.rule, "rule")
         if self.of == "eps" and self.eta:
             raise ConfigError(f"eta: expected 0 where eps is interpolated, got {self.eta}")
 
@@ -50,25 +51,25 @@ class Singlestep(Sampler):
         logs, rows, keep = log_ratios(grid), [], []
         for i, place in enumerate(places):
             start = i - place + 1
-            place = 1 if np.isinf(logs[i + 1]) and place == 1 else place
             if np.isinf(logs[i + 1]) and place > 1:
                 raise ConfigError(f"orders: a step to sigma = 0 must be of order 1, got {place} at step {i}")
             nodes = np.zeros(1)
             if place > 1:
                 nodes = (logs[start] - logs[start : i + 1][::-1]) / (logs[start] - logs[i + 1])
-            row = self._row(grid, start, i + 1, nodes)
+            among_three = places[i + 1 : i + 2] == (3,) or place == 3
+            row = self._row(grid, start, i + 1, nodes, among_three)
             first = place == 1
             rows.append({("x" if first else "anchor"): row.pop("x"), **row})
             keep.append({"x": 1.0} if first else {"anchor": 1.0})
         return on_grid(grid, rows, keep=stack_rows(keep))
 
-    def _row(self, grid, start, end, nodes):
-        if len(nodes) == 3 and self.rule == "midpoint":
+    def _row(self, grid, start, end, nodes, among_three):
+        if len(nodes) == 3 and self.rule != "heun":
             row = step_row(grid, start, end, nodes[[0, 2]], self.of, "exact", self.eta)
             newest, first = row[self.of]
             return row | {self.of: [newest, 0.0, first]}
-        rule = "midpoint" if len(nodes) == 2 and self.rule == "midpoint" else "exact"
-        return step_row(grid, start, end, nodes, self.of, rule, self.eta)
+        exact = self.rule == "heun" or (self.rule == "original" and among_three)
+        return step_row(grid, start, end, nodes, self.of, "exact" if exact else "midpoint", self.eta)
 
 
 def block_orders(steps: int, order: int) -> tuple[int, ...]:
@@ -103,7 +104,7 @@ def fast_blocks(process: Process, calls: int, *, t_max: float | None = None, t_m
         start + (end - start) * k / n for start, end, n in zip(ends, ends[1:], orders, strict=False) for k in range(n)
     ]
     grid = ratio_grid(process, np.exp([*logs, low]), ends_at_zero=False)
-    return grid, Singlestep(3, of="eps", orders=tuple(k + 1 for n in orders for k in range(n)))
+    return grid, Singlestep(3, of="eps", rule="original", orders=tuple(k + 1 for n in orders for k in range(n)))
 
 
 def _check_places(places, steps):
