@@ -129,7 +129,7 @@ class Power(Kernel):
     exponent: int = static(2)
 
     def check(self):
-        if not isinstance(self.exponent, int) or self.exponent < 1:
+        if isinstance(self.exponent, bool) or not isinstance(self.exponent, int) or self.exponent < 1:
             raise ConfigError(f"exponent: expected a positive integer, got {self.exponent!r}")
 
     def points(self, x):

@@ -48,11 +48,7 @@ class Derivative(Kernel):
     def gram(self, x1, x2=None):
         points1, index1, toward1 = self._observed(x1)
         points2, index2, toward2 = (points1, index1, toward1) if x2 is None else self._observed(x2)
-
-        def rows(x2):
-            return jax.jvp(lambda x1: self.kernel(x1, x2), (points1,), (toward1,))
-
-        (k, d1), (d2, d12) = jax.jvp(rows, (points2,), (toward2,))
+        (k, d1), (d2, d12) = _with_derivatives(self.kernel, points1, points2, toward1, toward2)
         row, column = (index1 > 0)[:, None], index2 > 0
         return jnp.where(row, jnp.where(column, d12, d1), jnp.where(column, d2, k))
 
@@ -78,6 +74,14 @@ def with_all_derivatives(x: Float[Array, "n d"]) -> Float[Array, "n*(d+1) d+1"]:
     x = as_points(x)
     observed = x.shape[1] + 1
     return with_derivative(jnp.repeat(x, observed, 0), jnp.tile(jnp.arange(observed), len(x)))
+
+
+@jax.jit
+def _with_derivatives(kernel, x1, x2, toward1, toward2):
+    def along_rows(x2):
+        return jax.jvp(lambda x1: kernel(x1, x2), (x1,), (toward1,))
+
+    return jax.jvp(along_rows, (x2,), (toward2,))
 
 
 def _rough(node: Any) -> Kernel | None:

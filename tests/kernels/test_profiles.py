@@ -29,7 +29,7 @@ def test_wendland_derivatives(order):
 
 
 def check_ladder(profile, closed):
-    """Values, slopes by a step along the imaginary axis (which cancels nothing), curvatures by differences of slopes."""
+    """Values, slopes by a step along the imaginary axis, which cancels nothing, and curvatures by differences."""
     slope = jax.jit(jax.vmap(jax.grad(profile)))
     np.testing.assert_allclose(profile(jnp.asarray(U)), closed(np.sqrt(U)), rtol=1e-12)
     np.testing.assert_allclose(slope(U), closed(np.sqrt(U + 1e-30j * U)).imag / (1e-30 * U), rtol=1e-10)
