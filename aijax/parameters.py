@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, choose
 from aijax.typing import Any, PyTree
 
 CONSTRAINTS = {
@@ -30,8 +30,7 @@ CONSTRAINTS = {
 
 def parameter(default: Any = dataclasses.MISSING, constraint: str = "real") -> Any:
     """Returns a dataclass field for a parameter: an array, a number or a tree of them, each within `constraint`."""
-    if constraint not in CONSTRAINTS:
-        raise ConfigError(f"constraint: expected one of {', '.join(CONSTRAINTS)}, got {constraint!r}")
+    choose(CONSTRAINTS, constraint, "constraint")
     return dataclasses.field(default=default, metadata={"constraint": constraint})
 
 
@@ -87,7 +86,7 @@ def check_parameters(tree: PyTree, where: str = "") -> None:
         if isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct):
             continue
         array = np.asarray(value)
-        if not jnp.issubdtype(array.dtype, jnp.number):
+        if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
             raise ConfigError(f"{where}{name}: expected {expected}, got {value!r}")
         if not np.isfinite(array).all() or not np.all(allowed(array)):
             shown = value if array.ndim == 0 else array.reshape(-1)[np.argmin(_good(array, allowed))]
