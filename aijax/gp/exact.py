@@ -80,7 +80,7 @@ class ExactPosterior:
 
     def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
         mean, covariance = self.predict(x_new, full_covariance=True)
-        return _draw(key, mean, covariance, num_samples)
+        return draw_normal(key, mean, covariance, num_samples)
 
     def _cross(self, x_new):
         cross = self.gp.kernel(x_new, self.x)
@@ -90,10 +90,11 @@ class ExactPosterior:
 def sample_prior(key: PRNGKey, gp: GP, x: Any, num_samples: int) -> Array:
     """Returns functions drawn from the prior at x, `[num_samples, n]`."""
     covariance = gp.kernel(x)
-    return _draw(key, prior_mean(gp, x, len(covariance)), covariance, num_samples)
+    return draw_normal(key, prior_mean(gp, x, len(covariance)), covariance, num_samples)
 
 
-def _draw(key, mean, covariance, num_samples):
+def draw_normal(key: PRNGKey, mean: Array, covariance: Array, num_samples: int) -> Array:
+    """Returns draws of `N(mean, covariance)`, `[num_samples, ...]`, each output of a mean `[n, m]` independently."""
     factor, _ = cholesky_with_jitter(covariance)
     white = jax.random.normal(key, (num_samples, *mean.shape), covariance.dtype)
     return mean + jnp.einsum("ij,sj...->si...", factor, white, precision="highest")

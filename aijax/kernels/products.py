@@ -1,0 +1,121 @@
+"""Products with a Gram matrix that is never held: its rows are made in blocks, used and forgotten.
+
+The rows are dealt out over the devices of a mesh, and each device makes its own, block by block; only the vectors go
+between devices (Wang et al. 2019, arXiv:1903.08114, section 3). Memory is that of a block, `rows x n2`. In reverse mode
+the rows are made again, so that it is the same there.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from aijax.linalg.vectors import check_count
+from aijax.parallel import each_device
+from aijax.typing import Any, Array, Callable, Float, PyTree
+
+BLOCK_ENTRIES = 2**24
+"""Entries of a block of rows where no size is given."""
+
+
+def kernel_product(
+    kernel: Any,
+    x1: Any,
+    x2: Any,
+    v: Float[Array, "n2 *k"],
+    *,
+    block_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Float[Array, "n1 *k"]:
+    """Returns `k(x1, x2) v` in the memory of a few rows of the matrix. Differentiable.
+
+    Args:
+      kernel: a kernel, or any function of two sets of points.
+      x1: n1 points: arrays whose first axis counts them.
+      x2: n2 points.
+      v: `[n2]` or `[n2, k]`.
+      block_size: rows made at a time on each device; default as many as make 2^24 entries.
+      mesh: devices that share the rows; default one.
+
+    >>> from aijax.kernels.stationary import RBF
+    >>> x = jnp.zeros((3, 2))
+    >>> kernel_product(RBF(), x, x, jnp.ones(3)).tolist()
+    [3.0, 3.0, 3.0]
+    """
+    n1, n2 = count_rows(x1), count_rows(x2)
+    rows = split_rows(n1, n2, block_size, mesh)
+    columns = v if v.ndim == 2 else v[:, None]
+
+    def block(kernel, x2, columns, part):
+        return jnp.matmul(kernel(part, x2), columns, precision="highest"), ()
+
+    result, _ = map_rows(block, rows, (kernel, x2, columns), (rows.pad(x1),))
+    return result[:n1].reshape(n1, *v.shape[1:])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How n rows are dealt out: `devices x blocks x size` of them, the last ones copies to fill up."""
+
+    n: int
+    devices: int
+    blocks: int
+    size: int
+    mesh: Mesh | None
+
+    @property
+    def padded(self) -> int:
+        return self.devices * self.blocks * self.size
+
+    def pad(self, tree: PyTree) -> PyTree:
+        """Returns arrays of `padded` rows: the last row is repeated."""
+        extra = self.padded - self.n
+        return jax.tree.map(lambda a: jnp.pad(a, [(0, extra)] + [(0, 0)] * (jnp.ndim(a) - 1), mode="edge"), tree)
+
+    def pad_zero(self, array: Array) -> Array:
+        """Returns the array with rows of 0 up to `padded`."""
+        return jnp.pad(array, [(0, self.padded - self.n)] + [(0, 0)] * (array.ndim - 1))
+
+
+def split_rows(n: int, width: int, block_size: int | None = None, mesh: Mesh | None = None) -> Rows:
+    """Returns how to deal out n rows of `width` entries each; blocks are of equal size, at most `block_size`."""
+    if block_size is None:
+        block_size = max(1, BLOCK_ENTRIES // width)
+    check_count("block_size", block_size)
+    devices = 1 if mesh is None else mesh.size
+    share = math.ceil(n / devices)
+    blocks = math.ceil(share / block_size)
+    return Rows(n, devices, blocks, math.ceil(share / blocks), mesh)
+
+
+def map_rows(
+    function: Callable[..., tuple[PyTree, PyTree]], rows: Rows, whole: tuple, parts: tuple
+) -> tuple[PyTree, PyTree]:
+    """Returns what `function(*whole, *blocks) -> (by row, sums)` gives for all rows: the first put together, the second
+    added up. Nothing inside of it is kept for the derivative.
+
+    Args:
+      function: of the whole arguments and a block of `rows.size` rows of each of the others.
+      rows: of `split_rows`.
+      whole: trees that each device has whole.
+      parts: trees of arrays with `rows.padded` rows.
+    """
+
+    def device(*arguments):
+        once = jax.checkpoint(functools.partial(function, *arguments[: len(whole)]))
+        return jax.lax.map(lambda blocks: once(*blocks), arguments[len(whole) :])
+
+    def stack(a):
+        return a.reshape(rows.devices, rows.blocks, rows.size, *a.shape[1:])
+
+    by_row, sums = each_device(device, rows.mesh, whole=len(whole))(*whole, *jax.tree.map(stack, parts))
+    by_row = jax.tree.map(lambda a: a.reshape(rows.padded, *a.shape[3:]), by_row)
+    return by_row, jax.tree.map(lambda a: a.sum((0, 1)), sums)
+
+
+def count_rows(x: Any) -> int:
+    """Returns how many points x are."""
+    return jnp.shape(jax.tree.leaves(x)[0])[0]
