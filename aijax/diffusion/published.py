@@ -5,8 +5,9 @@ returns the process, sampler, grid, prediction and threshold that do the same. C
 ("Euler", "Heun", "LMS", "KDPM2") run here in the coordinates of the process, x / sqrt(1 + rho^2), and give the same
 samples.
 
-One thing is not the same: DDIM with "linspace" or "trailing" spacing steps to the next time of its grid, where the
-published class subtracts T // N whatever the grid.
+Two things are not the same. DDIM with "linspace" or "trailing" spacing steps to the next time of its grid, where the
+published class subtracts T // N whatever the grid; and PNDM of a network that predicts v mixes the eps of its last
+calls, where the class mixes v.
 """
 
 import math
@@ -148,7 +149,10 @@ def _multistep(config, steps, last):
         orders[-2] = min(orders[-2], 2)
     if short or last == "zero" or config.get("euler_at_final", False):
         orders[-1] = 1
-    return Multistep(order, of, config.get("solver_type", "midpoint"), eta, orders=tuple(orders))
+    rule = config.get("solver_type", "midpoint")
+    if (kind, order, rule) == ("sde-dpmsolver++", 3, "midpoint"):
+        rule = "published"
+    return Multistep(order, of, rule, eta, orders=tuple(orders))
 
 
 def _dpm_singlestep(config, steps, options):

@@ -13,8 +13,6 @@ All are the integrals of `aijax.diffusion.samplers.weights` over the polynomial 
 Lu et al. 2022, DPM-Solver and DPM-Solver++; Zhang and Chen 2022 (DEIS); Zhao et al. 2023 (UniPC).
 """
 
-from typing import Literal
-
 import numpy as np
 
 from aijax.diffusion.grids import Grid
@@ -26,7 +24,7 @@ from aijax.errors import ConfigError, choose
 from aijax.parameters import noun, static
 from aijax.typing import Any
 
-Rule = Literal["midpoint", "heun", "exact"]
+RULES = ("midpoint", "heun", "exact", "published")
 
 NO_STEP = 1e-12
 """A step in lambda below this stands still: published grids may end on a level twice."""
@@ -43,7 +41,8 @@ class Multistep(Sampler):
       order: how many predictions are used, 1 to 4; default 2. Order 1 is `DDIM(0)`.
       of: the prediction that is interpolated, "x0" (default) or "eps".
       rule: "midpoint" (default) and "heun": as published, which differ at order 2; "exact": the exact integral of the
-        polynomial at every order.
+        polynomial at every order; "published": midpoint, but at order 3 with mu_2 - 1 for mu_2 where eta > 0, a sign
+        that published code has and that costs it its order.
       eta: rate of the noise, 0 (the ODE, default) to 1 (the reverse SDE) and above.
       lower_final: whether the last steps of a run of fewer than 15 lower their order, as published; default True. A
         step to sigma = 0 is always of order 1.
@@ -60,7 +59,7 @@ class Multistep(Sampler):
     def check(self):
         check_order(self.order, 4)
         choose(dict.fromkeys(("x0", "eps")), self.of, "of")
-        choose(dict.fromkeys(("midpoint", "heun", "exact")), self.rule, "rule")
+        choose(dict.fromkeys(RULES), self.rule, "rule")
         if not self.eta >= 0:
             raise ConfigError(f"eta: expected a number of at least 0, got {self.eta}")
 
@@ -183,12 +182,14 @@ def prediction_weights(nodes: np.ndarray, rate: float, h: float, rule: str) -> n
     if np.isinf(rate):
         return np.ones(1)
     moments = exponential_moments(rate, len(nodes))
-    if len(nodes) == 2 and rule in ("midpoint", "bh2"):
+    if len(nodes) == 2 and rule in ("midpoint", "published", "bh2"):
         moments[1] = moments[0] / 2
     elif len(nodes) == 2 and rule == "bh1":
         moments[1] = h / 2
-    elif len(nodes) == 3 and rule in ("midpoint", "heun"):
+    elif len(nodes) == 3 and rule in ("midpoint", "heun", "published"):
         moments[2] /= 2
+        if rule == "published" and rate > h:
+            moments[2] -= 1
     return interpolation_weights(nodes, moments)
 
 

@@ -118,6 +118,7 @@ def compact(plan: Plan, dtype: Any) -> Plan:
             return None
         return Row(column(given.x), column(given.anchor), history(given.x0), history(given.eps), column(given.noise))
 
+    learned = plan.variance_range is not None and np.any(plan.update.noise)
     anchored = plan.keep is not None and np.any(plan.update.anchor)
     return Plan(
         jnp.asarray(plan.times, jnp.promote_types(dtype, jnp.float32)),
@@ -127,7 +128,7 @@ def compact(plan: Plan, dtype: Any) -> Plan:
         row(plan.keep) if anchored else None,
         column(plan.before_scale, 1.0),
         column(plan.before_noise),
-        None if plan.variance_range is None else tuple(jnp.asarray(v, dtype) for v in plan.variance_range),
+        tuple(jnp.asarray(v, dtype) for v in plan.variance_range) if learned else None,
         None,
     )
 
