@@ -2,7 +2,7 @@
 
 A kernel is a noun: `2.0 * RBF(lengthscale=[0.5, 2.0]) + White(0.1)`. Called with points it gives the Gram matrix.
 
-- Functions of the distance: `RBF`, `Matern12`, `Matern32`, `Matern52`, `RationalQuadratic`, `Wendland`; of a difference:
+- Functions of the distance: `RBF`, `Matern12`, `Matern32`, `Matern52`, `RationalQuadratic`, `Wendland`; of differences:
   `Periodic`, `Cosine`, `SpectralMixture`, `SHO`; of the inner product: `Linear`, `Polynomial`, `ArcCosine`.
 - `Constant`, `White`, `ChangePoint`; sums, products, powers and multiples by `+`, `*`, `**`.
 - Points transformed first: `LinearMap`, `Columns`, `Warped` (deep kernels).
@@ -21,6 +21,7 @@ from aijax.kernels.multi_output import ICM, LMC, multi_output, with_all_outputs,
 from aijax.kernels.oscillator import SHO
 from aijax.kernels.periodic import Cosine, Periodic, SpectralMixture
 from aijax.kernels.products import kernel_product
+from aijax.kernels.separable import separate
 from aijax.kernels.state_space import Markov, markov
 from aijax.kernels.stationary import RBF, Matern12, Matern32, Matern52, RationalQuadratic, Wendland
 from aijax.kernels.transforms import Columns, LinearMap, Warped
@@ -29,6 +30,6 @@ __all__ = [
     "ICM", "LMC", "RBF", "SHO", "ArcCosine", "ChangePoint", "Columns", "Constant", "Cosine", "Derivative",
     "FunctionKernel", "Kernel", "Linear", "LinearMap", "Markov", "Matern12", "Matern32", "Matern52", "Periodic",
     "Polynomial", "Power", "Product", "RationalQuadratic", "Scaled", "SpectralMixture", "Sum", "Warped", "Wendland",
-    "White", "as_kernel", "from_kernel_fn", "kernel_product", "markov", "multi_output", "squared_distances",
-    "with_all_derivatives", "with_all_outputs", "with_derivative", "with_output",
+    "White", "as_kernel", "from_kernel_fn", "kernel_product", "markov", "multi_output", "separate",
+    "squared_distances", "with_all_derivatives", "with_all_outputs", "with_derivative", "with_output",
 ]  # fmt: skip

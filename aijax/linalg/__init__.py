@@ -8,12 +8,15 @@ given one.
 from aijax.linalg.cholesky import cholesky_with_jitter
 from aijax.linalg.conjugate_gradients import CGResult, cg
 from aijax.linalg.eigen import Eigenpairs, eigsh
+from aijax.linalg.kronecker import kronecker_log_density, kronecker_matvec
 from aijax.linalg.lanczos import FunctionResult, Lanczos, apply_function, lanczos
 from aijax.linalg.pivoted_cholesky import PivotedCholesky, pivoted_cholesky
+from aijax.linalg.toeplitz import durbin_levinson, toeplitz_log_density, toeplitz_matvec, toeplitz_solve
 from aijax.linalg.trace import Estimate, hutchinson_trace, log_determinant, quadrature, slq
 
 __all__ = [
     "CGResult", "Eigenpairs", "Estimate", "FunctionResult", "Lanczos", "PivotedCholesky", "apply_function", "cg",
-    "cholesky_with_jitter", "eigsh", "hutchinson_trace", "lanczos", "log_determinant", "pivoted_cholesky", "quadrature",
-    "slq",
+    "cholesky_with_jitter", "durbin_levinson", "eigsh", "hutchinson_trace", "kronecker_log_density",
+    "kronecker_matvec", "lanczos", "log_determinant", "pivoted_cholesky", "quadrature", "slq", "toeplitz_log_density",
+    "toeplitz_matvec", "toeplitz_solve",
 ]  # fmt: skip
