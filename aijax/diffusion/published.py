@@ -1,7 +1,7 @@
 """Samplers as published checkpoints describe them: from the fields of a `scheduler_config.json` to nouns of here.
 
 A config names a class, a table of betas, the spacing of its time steps and what the network predicts. `scheduler`
-returns the process, sampler, grid, prediction and threshold that do the same. Classes whose state is x_0 + sigma n
+returns the process, sampler, grid, prediction and constraint that do the same. Classes whose state is x_0 + sigma n
 ("Euler", "Heun", "LMS", "KDPM2") run here in the coordinates of the process, x / sqrt(1 + rho^2), and give the same
 samples.
 
@@ -46,13 +46,13 @@ ZERO_SNR = 2.0**-24
 
 @dataclass(frozen=True)
 class Scheduler:
-    """What `sample` needs: `process`, `sampler`, `grid`, `prediction`, `sigma_data` and `threshold` (or None)."""
+    """What `sample` needs: `process`, `sampler`, `grid`, `prediction`, `sigma_data` and `constraint` (or None)."""
 
     process: Process
     sampler: Sampler
     grid: Grid
     prediction: str
-    threshold: Any = None
+    constraint: Any = None
     sigma_data: float = 0.5
 
 

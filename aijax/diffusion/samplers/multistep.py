@@ -41,7 +41,7 @@ class Multistep(Sampler):
       order: how many predictions are used, 1 to 4; default 2. Order 1 is `DDIM(0)`.
       of: the prediction that is interpolated, "x0" (default) or "eps".
       rule: "midpoint" (default) and "heun": as published, which differ at order 2; "exact": the exact integral of the
-        polynomial at every order; "published": midpoint, but at order 3 with mu_2 - 1 for mu_2 where eta > 0, a sign
+        polynomial at every order; "published": midpoint, but at order 3 with mu_2 / 2 - 1 where eta > 0, a sign
         that published code has and that costs it its order.
       eta: rate of the noise, 0 (the ODE, default) to 1 (the reverse SDE) and above.
       lower_final: whether the last steps of a run of fewer than 15 lower their order, as published; default True. A

@@ -30,7 +30,7 @@ def sample(
     grid: str | Grid = "uniform",
     prediction: str = "x0",
     sigma_data: float = 0.5,
-    threshold: Callable[[Array], Array] | None = None,
+    constraint: Callable[[Array], Array] | None = None,
     init: Array | None = None,
     noise: Array | None = None,
     trajectory: bool = False,
@@ -55,7 +55,8 @@ def sample(
       prediction: what `denoise_fn` predicts: "x0" (default), "eps", "score", "v", "velocity" or "F"; see
         `aijax.diffusion.predictions`.
       sigma_data: of prediction "F"; default 0.5.
-      threshold: what is done to each prediction of x_0, such as `Clip()` or `DynamicThreshold()`; default nothing.
+      constraint: what is done to each prediction of x_0, such as `Clip()`, `DynamicThreshold()` or `Known(values, mask)`;
+        default nothing.
       init: the start, of `shape`, in place of a draw of the prior.
       noise: `[calls, *shape]` in place of drawn noise, one array a network call; a call that adds none passes over it.
       trajectory: whether to return a `Trajectory` too (of an adaptive sampler, its `Effort`).
@@ -97,12 +98,12 @@ def sample(
         wanted = "no noise, which this sampler does not use" if expected is None else f"shape {expected}"
         raise ConfigError(f"noise: expected {wanted}, got {noise.shape}")
     denoise_fn = as_partial(denoise_fn)
-    threshold = None if threshold is None else as_partial(threshold)
+    constraint = None if constraint is None else as_partial(constraint)
     learned = getattr(sampler, "variance", None) == "learned"
     options = (getattr(sampler, "reuse_eps", False), learned)
     _check_denoiser(denoise_fn, shape, dtype, learned)
     result = _run(
-        key, denoise_fn, threshold, sampler, prepared, init, noise, process.prior.std, sigma_data, shape,
+        key, denoise_fn, constraint, sampler, prepared, init, noise, process.prior.std, sigma_data, shape,
         jnp.dtype(dtype), prediction, options, trajectory, sharding, on_call,
     )  # fmt: skip
     _check_result(*result)
@@ -120,23 +121,23 @@ def make_predict(
     denoise_fn: Callable,
     prediction: str,
     sigma_data: float = 0.5,
-    threshold: Callable | None = None,
+    constraint: Callable | None = None,
     reuse_eps: bool = False,
     learned: bool = False,
 ) -> Callable:
     """Returns `(x, t, alpha, sigma) -> x0, eps, v` of a denoiser that predicts `prediction`; v is None unless learned.
 
-    eps is the denoiser's own, or, where x_0 is thresholded and eps is not to be reused, follows the thresholded x_0.
+    eps is the denoiser's own, or, where x_0 is changed and eps is not to be reused, follows from the changed x_0.
     """
 
     def predict(x, t, alpha, sigma):
         output = denoise_fn(x, t)
         output, fraction = output if learned else (output, None)
         x0 = to_x0(prediction, output, x, alpha, sigma, sigma_data=sigma_data)
-        if threshold is None:
+        if constraint is None:
             return x0, to_eps(prediction, output, x, alpha, sigma, sigma_data=sigma_data), fraction
-        bounded = threshold(x0)
-        if reuse_eps:
+        bounded = constraint(x0)
+        if reuse_eps and not getattr(constraint, "consistent", False):
             return bounded, to_eps(prediction, output, x, alpha, sigma, sigma_data=sigma_data), fraction
         return bounded, from_x0("eps", bounded, x, alpha, sigma), fraction
 
@@ -147,7 +148,7 @@ def make_predict(
     jax.jit, static_argnames=("shape", "dtype", "prediction", "options", "trajectory", "sharding", "on_call")
 )
 def _run(
-    key, denoise_fn, threshold, sampler, prepared, init, noise, prior_std, sigma_data, shape, dtype, prediction,
+    key, denoise_fn, constraint, sampler, prepared, init, noise, prior_std, sigma_data, shape, dtype, prediction,
     options, trajectory, sharding, on_call,
 ):  # fmt: skip
     start_key, noise_key = jax.random.split(key)
@@ -158,7 +159,7 @@ def _run(
     if sharding is not None:
         x = jax.lax.with_sharding_constraint(x, sharding)
     report = None if on_call is None else functools.partial(jax.debug.callback, on_call)
-    predict = make_predict(denoise_fn, prediction, sigma_data, threshold, *options)
+    predict = make_predict(denoise_fn, prediction, sigma_data, constraint, *options)
     x, seen = sampler.run(noise_key, predict, prepared, x, noise=noise, record=trajectory, on_call=report)
     checkify.debug_check(jnp.isfinite(x).all(), "denoise_fn: the samples are not finite")
     return x, seen
