@@ -4,9 +4,9 @@ Along increasing ratios s_1 < ... < s_N, f is trained to agree with itself at ne
 
     d(f(x_hi, s_hi), f'(x_lo, s_lo)),         x_hi = alpha (x_0 + s_hi z)
 
-where x_lo is a Heun step of a teacher's ODE from x_hi (distillation), or x_0 + s_lo z with the same noise (training), and f'
-is f itself or its average, without gradient (Song et al. 2023, algorithms 2 and 3). The improved recipe has f' = f, the
-pseudo-Huber distance, weights 1/(s_hi - s_lo), doubling N and log-normal ratios (Song and Dhariwal 2023).
+where x_lo is a Heun step of a teacher's ODE from x_hi (distillation), or x_0 + s_lo z with the same noise (training),
+and f' is f itself or its average, without gradient (Song et al. 2023, algorithms 2 and 3). The improved recipe has f' =
+f, the pseudo-Huber distance, weights 1/(s_hi - s_lo), doubling N and log-normal ratios (Song and Dhariwal 2023).
 """
 
 import math

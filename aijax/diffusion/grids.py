@@ -118,6 +118,17 @@ def ratio_grid(process: Process, ratios: Any, *, ends_at_zero: bool = True) -> G
     return _closed(np.asarray(process.time_at(ratios)), alphas, alphas * ratios, ends_at_zero)
 
 
+def reverse_grid(grid: Grid) -> Grid:
+    """Returns the levels with noise of a grid, from the least to the most: for the inversion of deterministic samplers.
+
+    >>> from aijax.diffusion import EDM
+    >>> reverse_grid(make_grid(EDM(0.1, 10.0), 2, "karras")).sigmas.round(3).tolist()
+    [0.1, 10.0]
+    """
+    noisy = grid.sigmas > 0
+    return Grid(*(levels[noisy][::-1] for levels in (grid.times, grid.alphas, grid.sigmas)))
+
+
 def leading_indices(num_levels: int, steps: int, offset: int = 0) -> np.ndarray:
     """Returns `(N - 1 - k) (T // N) + offset`, decreasing; with offset 0 the last is 0.
 

@@ -14,8 +14,8 @@ All are weighted squares of one error. With x = alpha x_0 + sigma z and snr = al
 | "p2" | |eps^ - z|^2 / (1 + snr), Choi et al. 2022 |
 | "edm" | (rho^2 + s^2) / (rho s)^2 |x_0^ - x_0|^2, Karras et al. 2022 |
 
-The other way, without noise: implicit score matching tr J + |s|^2 / 2 (Hyvarinen 2005) and its sliced estimates (Song et
-al. 2019), J the Jacobian of the score.
+The other way, without noise: implicit score matching tr J + |s|^2 / 2 (Hyvarinen 2005) and its sliced estimates (Song
+et al. 2019), J the Jacobian of the score.
 """
 
 import jax
@@ -94,9 +94,7 @@ def flow_matching_loss(
     >>> loss.tolist()
     [0.0]
     """
-    return denoising_loss(
-        key, velocity_fn, process, x0, prediction="velocity", weighting="velocity", **options
-    )
+    return denoising_loss(key, velocity_fn, process, x0, prediction="velocity", weighting="velocity", **options)
 
 
 def edm_loss(

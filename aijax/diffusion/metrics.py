@@ -2,8 +2,8 @@
 
 Frechet distance of Gaussians fitted to features (FID with an Inception's: Heusel et al. 2017), maximum mean discrepancy
 (KID with a cubic kernel: Binkowski et al. 2018), sliced Wasserstein distance, precision and recall by nearest
-neighbours (Kynkaanniemi et al. 2019), inception score (Salimans et al. 2016). `features` of a large set are made in blocks,
-and `gaussian_of` needs one pass.
+neighbours (Kynkaanniemi et al. 2019), inception score (Salimans et al. 2016). `features` of a large set are made in
+blocks, and `gaussian_of` needs one pass.
 """
 
 from dataclasses import dataclass
@@ -134,8 +134,8 @@ def precision_recall(real: Float[Array, "n d"], generated: Float[Array, "m d"], 
             raise DataError(f"{name}: expected more than k = {k} samples, got {len(part)}")
     across = _distances(real, generated)
     real_radius, generated_radius = (jnp.sort(_distances(part, part), 1)[:, k] for part in (real, generated))
-    precision = jnp.mean(jnp.any(across <= real_radius[:, None], 0))
-    recall = jnp.mean(jnp.any(across <= generated_radius[None, :], 1))
+    precision = jnp.mean(jnp.any(across <= real_radius[:, None], 0), dtype=across.dtype)
+    recall = jnp.mean(jnp.any(across <= generated_radius[None, :], 1), dtype=across.dtype)
     return precision, recall
 
 

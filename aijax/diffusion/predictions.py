@@ -11,8 +11,8 @@ With x = alpha x_0 + sigma eps and rho = sigma / alpha:
 | "velocity" | eps - x_0 (flow matching) | (x - sigma u) / (alpha + sigma) |
 | "F" | (x_0 - c_skip x/alpha) / c_out (EDM) | c_skip x / alpha + c_out F |
 
-EDM's scalings are c_skip = s^2 / (rho^2 + s^2), c_out = rho s / sqrt(rho^2 + s^2), c_in = 1 / sqrt(rho^2 + s^2), c_noise =
-ln(rho) / 4 with s = `sigma_data` (Karras et al. 2022, table 1).
+EDM's scalings are c_skip = s^2 / (rho^2 + s^2), c_out = rho s / sqrt(rho^2 + s^2), c_in = 1 / sqrt(rho^2 + s^2),
+c_noise = ln(rho) / 4 with s = `sigma_data` (Karras et al. 2022, table 1).
 """
 
 from typing import Literal
@@ -57,8 +57,8 @@ def to_x0(kind: Kind, output: Array, x: Array, alpha: Any, sigma: Any, *, sigma_
 
 
 def from_x0(kind: Kind, x0: Array, x: Array, alpha: Any, sigma: Any, *, sigma_data: float = 0.5) -> Array:
-    """Returns what a network of `kind` predicts at x where E[x_0 given x] is `x0`: the inverse of `to_x0`; sigma > 0."""
-    ratio = _ratio(alpha, sigma) if kind == "F" else None
+    """Returns what a network of `kind` predicts at x where E[x_0 given x] is `x0`: the inverse of `to_x0`; sigma >
+    0.""" ratio = _ratio(alpha, sigma) if kind == "F" else None
     alpha, sigma = like_rows(alpha, x), like_rows(sigma, x)
     eps = (x - alpha * x0) / sigma
     options = {

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aijax.diffusion import schedules
+from aijax.diffusion.editing import Resampling, resampling_steps
 from aijax.diffusion.grids import (
     INDICES,
     Grid,
@@ -74,6 +75,28 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int, **options: Any) 
     """
     check_steps(steps)
     return choose(CLASSES, name.removesuffix("Scheduler"), "_class_name")(dict(config), steps, options)
+
+
+def repaint_resampling(
+    config: Mapping[str, Any], steps: int, jump_length: int = 10, jump_samples: int = 10
+) -> tuple[Process, Grid, Resampling]:
+    """Returns table, grid and way of the published RePaint class, for `aijax.diffusion.editing.repaint`.
+
+    Its way back from the level below index t multiplies the T // N betas that begin at t, one stride above those that
+    lead back; `make_resampling` has the latter.
+    """
+    table = _table(config)
+    grid = _index_grid(table, leading_indices(table.num_levels, steps))
+    stride = table.num_levels // steps
+    order, back = resampling_steps(steps, jump_length, jump_samples)
+    scales, noises = np.ones(len(order)), np.zeros(len(order))
+    logs = np.append(0.0, table.log_alpha_bars())
+    for call, levels in enumerate(back):
+        if levels:
+            first = int(grid.times[order[call]])
+            scales[call] = np.exp((logs[first + levels * stride] - logs[first]) / 2)
+            noises[call] = np.sqrt(-np.expm1(2 * np.log(scales[call])))
+    return table, grid, Resampling(np.array(order), scales, noises)
 
 
 def _ddpm(config, steps, options):

@@ -2,9 +2,9 @@
 
     x_i = sqrt(1 - beta_i) x_(i-1) + sqrt(beta_i) z,        alpha_bar_i = prod_(j <= i) (1 - beta_j)
 
-so that alpha_i = sqrt(alpha_bar_i) and sigma_i = sqrt(1 - alpha_bar_i), for i from 0 to T - 1 (Ho et al. 2020). The time
-of a `Table` is that index, as its networks read it; between two indices ln(sigma / alpha) is linear. Tables are made in
-float64 by NumPy, with 1 - alpha_bar by expm1.
+so that alpha_i = sqrt(alpha_bar_i) and sigma_i = sqrt(1 - alpha_bar_i), for i from 0 to T - 1 (Ho et al. 2020). The
+time of a `Table` is that index, as its networks read it; between two indices ln(sigma / alpha) is linear. Tables are
+made in float64 by NumPy, with 1 - alpha_bar by expm1.
 """
 
 import math
@@ -251,9 +251,9 @@ def time_of_index(table: Table, index: Any, process: Process) -> Any:
 def posterior(table: Table) -> dict[str, np.ndarray]:
     """Returns the coefficients of q(x_(i-1) | x_i, x_0) = N(a x_0 + b x_i, beta~), each `[T]`, with alpha_bar_-1 = 1.
 
-    a = sqrt(alpha_bar_(i-1)) beta_i / (1 - alpha_bar_i), b = sqrt(1 - beta_i) (1 - alpha_bar_(i-1)) / (1 - alpha_bar_i),
-    beta~ = beta_i (1 - alpha_bar_(i-1)) / (1 - alpha_bar_i) (Ho et al. 2020, equations 6 and 7), under the names
-    "x0", "xt" and "variance".
+    a = sqrt(alpha_bar_(i-1)) beta_i / (1 - alpha_bar_i), b = sqrt(1 - beta_i) (1 - alpha_bar_(i-1)) / (1 -
+    alpha_bar_i), beta~ = beta_i (1 - alpha_bar_(i-1)) / (1 - alpha_bar_i) (Ho et al. 2020, equations 6 and 7), under
+    the names "x0", "xt" and "variance".
     """
     logs = table.log_alpha_bars()
     before = np.concatenate([[0.0], logs[:-1]])

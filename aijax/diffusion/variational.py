@@ -5,9 +5,9 @@
     prior = KL(q(x_T | x_0) | N(0, I))
 
 each divided by d ln 2. p has the mean of q with the predicted x_0 and a log-variance (v + 1)/2 ln beta + (1 - v)/2
-ln beta~ with v learned (beta~_0 is replaced by beta~_1), or ln beta~ where nothing is learned. The decoder gives the mass of
-the Gaussian on bins of width 2/255 about 8-bit values in [-1, 1], the outer bins open. (Ho et al. 2020, section 3.3;
-Nichol and Dhariwal 2021, section 3.)
+ln beta~ with v learned (beta~_0 is replaced by beta~_1), or ln beta~ where nothing is learned. The decoder gives the
+mass of the Gaussian on bins of width 2/255 about 8-bit values in [-1, 1], the outer bins open. (Ho et al. 2020, section
+3.3; Nichol and Dhariwal 2021, section 3.)
 """
 
 import math
@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aijax.diffusion.losses import denoising_loss
 from aijax.diffusion.predictions import to_x0
 from aijax.diffusion.process import add_noise, check_times, like_rows
 from aijax.diffusion.schedules import Table, posterior
-from aijax.diffusion.losses import denoising_loss
 from aijax.typing import Any, Array, Callable, Float, PRNGKey
 
 
@@ -96,9 +96,7 @@ def hybrid_loss(
     noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
     mean_fn = lambda x, t: denoise_fn(x, t)[0]
     simple = denoising_loss(unused, mean_fn, table, x0, prediction=prediction, t=t, noise=noise)
-    bound = variational_loss(
-        unused, denoise_fn, table, x0, prediction=prediction, t=t, noise=noise, fixed_mean=True
-    )
+    bound = variational_loss(unused, denoise_fn, table, x0, prediction=prediction, t=t, noise=noise, fixed_mean=True)
     return simple + weight * table.num_levels * bound
 
 

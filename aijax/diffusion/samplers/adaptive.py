@@ -4,9 +4,9 @@
 
     dx/dt = alpha'(t) x_0(x, t) + sigma'(t) eps(x, t)
 
-(equal to f x - g^2 score / 2, and finite where alpha is 0). `DPMAdaptive` is DPM-Solver of orders 2 and 3 in ln rho, whose
-difference sets the step by a PID controller (Lu et al. 2022, DPM-Solver, appendix C; k-diffusion). Both have one step for
-the whole batch and run on the device.
+(equal to f x - g^2 score / 2, and finite where alpha is 0). `DPMAdaptive` is DPM-Solver of orders 2 and 3 in ln rho,
+whose difference sets the step by a PID controller (Lu et al. 2022, DPM-Solver, appendix C; k-diffusion). Both have one
+step for the whole batch and run on the device.
 """
 
 from dataclasses import dataclass

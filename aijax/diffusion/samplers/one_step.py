@@ -1,6 +1,7 @@
 """Samplers of one network call a step, without memory.
 
-Over a step from (alpha, sigma) to (alpha', sigma'), with rho = sigma / alpha and q = rho' / rho, the forward process has
+Over a step from (alpha, sigma) to (alpha', sigma'), with rho = sigma / alpha and q = rho' / rho, the forward process
+has
 
     x = (alpha / alpha') x' + sigma sqrt(1 - q^2) z
     q(x' | x, x_0) = N(q sigma'/sigma x + alpha' (1 - q^2) x_0, sigma'^2 (1 - q^2) I)

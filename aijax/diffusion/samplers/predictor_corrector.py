@@ -2,8 +2,8 @@
 
     x <- x + e score + sqrt(2 e) z,       e = 2 a (snr mean|z| / mean|score|)^2       (algorithms 4 and 5)
 
-with norms of whole samples, averaged over the batch, and a = (alpha / alpha')^2, which is 1 - beta on a table and 1 where
-variance explodes. The annealed form has e = 2 a (snr sigma)^2 (Song and Ermon 2019).
+with norms of whole samples, averaged over the batch, and a = (alpha / alpha')^2, which is 1 - beta on a table and 1
+where variance explodes. The annealed form has e = 2 a (snr sigma)^2 (Song and Ermon 2019).
 """
 
 from dataclasses import replace
@@ -125,5 +125,3 @@ def _step(x, score, noise, size):
 
 def _mean_norm(x):
     return jnp.sqrt(jnp.sum(x**2, tuple(range(1, x.ndim)))).mean()
-
-

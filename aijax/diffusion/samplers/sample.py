@@ -55,8 +55,8 @@ def sample(
       prediction: what `denoise_fn` predicts: "x0" (default), "eps", "score", "v", "velocity" or "F"; see
         `aijax.diffusion.predictions`.
       sigma_data: of prediction "F"; default 0.5.
-      constraint: what is done to each prediction of x_0, such as `Clip()`, `DynamicThreshold()` or `Known(values, mask)`;
-        default nothing.
+      constraint: what is done to each prediction of x_0, such as `Clip()`, `DynamicThreshold()` or `Known(values,
+        mask)`; default nothing.
       init: the start, of `shape`, in place of a draw of the prior.
       noise: `[calls, *shape]` in place of drawn noise, one array a network call; a call that adds none passes over it.
       trajectory: whether to return a `Trajectory` too (of an adaptive sampler, its `Effort`).

@@ -1,6 +1,7 @@
 """The weights of exponential and Adams integrators: one routine for every multistep sampler.
 
-In lambda = ln(alpha / sigma) the reverse process is a linear equation whose solution over a step h = lambda' - lambda is
+In lambda = ln(alpha / sigma) the reverse process is a linear equation whose solution over a step h = lambda' - lambda
+is
 
     x' = sigma'/sigma e^(-eta h) x + alpha' int_0^1 H e^(-H (1 - u)) x_0(u) du + sigma' sqrt(1 - e^(-2 eta h)) z
     x' = alpha'/alpha x + (1 + eta) sigma' int_0^1 -h e^(h (1 - u)) eps(u) du + sigma' sqrt(eta (e^(2h) - 1)) z
