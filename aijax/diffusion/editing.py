@@ -250,7 +250,8 @@ def spherical_interpolation(a: Array, b: Array, t: Any) -> Array:
       a, b: two codes of one shape.
       t: a number, or `[k]` for k points, `[k, *a.shape]`.
 
-    >>> spherical_interpolation(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), 0.5).round(4).tolist()
+    >>> middle = spherical_interpolation(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), 0.5)
+    >>> [round(float(x), 4) for x in middle]
     [0.7071, 0.7071]
     """
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a.ravel()) * jnp.linalg.norm(b.ravel()))

@@ -100,7 +100,9 @@ def log_likelihood(
     axes = tuple(range(1, x.ndim))
 
     def velocity(t, state, _):
-        at = lambda x: flow(x, t)
+        def at(x):
+            return flow(x, t)
+
         if divergence == "exact":
             value, change = exact_divergence(at, state[0])
             return value, change[None]

@@ -18,6 +18,8 @@ The other way, without noise: implicit score matching tr J + |s|^2 / 2 (Hyvarine
 et al. 2019), J the Jacobian of the score.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -108,7 +110,7 @@ def edm_loss(
     **options: Any,
 ) -> Float[Array, " n"]:
     """Returns EDM's loss, `[n]`: weighting "edm" at ln rho from N(mean, std^2) (Karras et al. 2022, table 1)."""
-    times = lambda key, process, n: lognormal_times(key, process, n, mean=mean, std=std)
+    times = functools.partial(lognormal_times, mean=mean, std=std)
     return denoising_loss(key, denoise_fn, process, x0, weighting="edm", times=times, **options)
 
 

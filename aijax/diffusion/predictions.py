@@ -18,6 +18,7 @@ c_noise = ln(rho) / 4 with s = `sigma_data` (Karras et al. 2022, table 1).
 from typing import Literal
 
 import jax
+import numpy as np
 
 from aijax.diffusion.process import Process, like_rows, namespace
 from aijax.errors import ConfigError, choose
@@ -57,8 +58,8 @@ def to_x0(kind: Kind, output: Array, x: Array, alpha: Any, sigma: Any, *, sigma_
 
 
 def from_x0(kind: Kind, x0: Array, x: Array, alpha: Any, sigma: Any, *, sigma_data: float = 0.5) -> Array:
-    """Returns what a network of `kind` predicts at x where E[x_0 given x] is `x0`: the inverse of `to_x0`; sigma >
-    0.""" ratio = _ratio(alpha, sigma) if kind == "F" else None
+    """Returns what a network of `kind` predicts at x where E[x_0 given x] is `x0`: inverse to `to_x0`; sigma > 0."""
+    ratio = _ratio(alpha, sigma) if kind == "F" else None
     alpha, sigma = like_rows(alpha, x), like_rows(sigma, x)
     eps = (x - alpha * x0) / sigma
     options = {
@@ -131,8 +132,8 @@ def as_kind(
 def edm_scalings(ratio: Any, sigma_data: float = 0.5) -> tuple[Any, Any, Any, Any]:
     """Returns c_skip, c_out, c_in, c_noise of EDM at noise `ratio` (Karras et al. 2022, table 1).
 
-    >>> [float(c) for c in edm_scalings(0.5, 0.5)][:2]
-    [0.5, 0.3535533905932738]
+    >>> [round(float(c), 4) for c in edm_scalings(0.5, 0.5)][:2]
+    [0.5, 0.3536]
     """
     xp = namespace(ratio)
     total = ratio**2 + sigma_data**2
@@ -187,8 +188,6 @@ def check_output(output: Any, x: Array, name: str = "denoise_fn") -> None:
 def _ratio(alpha, sigma):
     if isinstance(alpha, jax.Array) or isinstance(sigma, jax.Array):
         return sigma / alpha
-    import numpy as np
-
     return np.asarray(sigma, float) / np.asarray(alpha, float)
 
 

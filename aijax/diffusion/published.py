@@ -265,7 +265,7 @@ def _lms(options):
 
 
 def _edm(config, steps, options):
-    process, grid, last = _edm_grid(config, steps)
+    process, grid, _ = _edm_grid(config, steps)
     return _edm_scheduler(config, process, Euler(**_churn(options)), grid)
 
 

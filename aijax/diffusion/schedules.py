@@ -176,7 +176,9 @@ def exponential_table(num_levels: int = 1000) -> Table:
 
 
 def table_of(alpha_bar_fn: Any, num_levels: int) -> Table:
-    """Returns the table of a decreasing function of [0, 1]: beta_i = 1 - alpha_bar((i + 1)/T) / alpha_bar(i/T) <= 0.999.
+    """Returns the table of a decreasing function of [0, 1].
+
+    beta_i = 1 - alpha_bar((i + 1)/T) / alpha_bar(i/T), at most 0.999.
 
     Args:
       alpha_bar_fn: `t [n] -> alpha_bar [n]` in NumPy.

@@ -111,7 +111,7 @@ class VP(_LinearBeta):
       ConfigError: beta_min above beta_max.
 
     >>> round(float(VP().sigma(1e-5)), 9)
-    0.001000495
+    0.001000497
     """
 
     beta_min: Any = parameter(0.1, "positive")

@@ -94,8 +94,9 @@ def hybrid_loss(
     index_key, noise_key, unused = jax.random.split(key, 3)
     t = jax.random.randint(index_key, (len(x0),), 0, table.num_levels).astype(x0.dtype)
     noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
-    mean_fn = lambda x, t: denoise_fn(x, t)[0]
-    simple = denoising_loss(unused, mean_fn, table, x0, prediction=prediction, t=t, noise=noise)
+    simple = denoising_loss(
+        unused, lambda x, t: denoise_fn(x, t)[0], table, x0, prediction=prediction, t=t, noise=noise
+    )
     bound = variational_loss(unused, denoise_fn, table, x0, prediction=prediction, t=t, noise=noise, fixed_mean=True)
     return simple + weight * table.num_levels * bound
 

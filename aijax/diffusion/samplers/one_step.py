@@ -25,7 +25,7 @@ from aijax.typing import Any
 
 @noun
 class DDIM(Sampler):
-    """Denoising diffusion implicit models: x' = alpha' x_0 + sqrt(sigma'^2 - s^2) eps + s z, s = eta sigma' sqrt(1 - q^2).
+    """x' = alpha' x_0 + sqrt(sigma'^2 - s^2) eps + s z, s = eta sigma' sqrt(1 - q^2): implicit models.
 
     With eta = 0 it is Euler's method on the probability-flow ODE in rho, on any process (`Euler` of other libraries; on
     `Flow`, Euler's method for the velocity); with eta = 1 it is ancestral sampling (`DDPM` of the smaller variance,
@@ -142,7 +142,7 @@ class ReverseDiffusion(Sampler):
 
 @noun
 class Consistency(Sampler):
-    """x' = alpha' f(x, t) + sqrt(sigma'^2 - (alpha' floor)^2) z: each call gives a sample, to which noise is added anew.
+    """x' = alpha' f(x, t) + sqrt(sigma'^2 - (alpha' floor)^2) z: each call gives a sample and is noised anew.
 
     The denoiser is a consistency function; one step is its one call. With any denoiser and floor 0 this is fully
     stochastic sampling, as of flow-matching models.

@@ -7,6 +7,7 @@ A step to rho' = 0 is one Euler step, y' = x_0. (Karras et al. 2022, algorithm 2
 ancestral forms are those of k-diffusion.)
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -181,8 +182,8 @@ class DPMppSDE(Sampler):
 def ancestral(ratio: float, ratio_next: float, eta: float) -> tuple[float, float]:
     """Returns rho_down, to which a deterministic step goes, and rho_up, the noise that is added after it.
 
-    >>> ancestral(2.0, 1.0, 1.0)
-    (0.5, 0.8660254037844386)
+    >>> [round(level, 4) for level in ancestral(2.0, 1.0, 1.0)]
+    [0.5, 0.866]
     """
     up = min(ratio_next, eta * ratio_next * math.sqrt((1 - ratio_next / ratio) * (1 + ratio_next / ratio)))
     return math.sqrt((ratio_next - up) * (ratio_next + up)), up
@@ -202,7 +203,7 @@ class _Calls:
     def steps(self):
         """Yields rho, rho^ (after the churn) and rho' of each step."""
         ratios = self.grid.ratios
-        for rho, after in zip(ratios[:-1], ratios[1:], strict=True):
+        for rho, after in itertools.pairwise(ratios):
             churn = self.churning
             churned = churn is not None and churn.churn > 0 and churn.churn_min <= rho <= churn.churn_max
             gamma = min(churn.churn / self.grid.steps, math.sqrt(2) - 1) if churned else 0.0
