@@ -80,10 +80,10 @@ def noun(cls: type) -> type:
 
 def check_parameters(tree: PyTree, where: str = "") -> None:
     """Raises `ConfigError` for the first concrete parameter of the nouns in `tree` that its constraint forbids or that
-    is not finite. Values known only inside `jit` are passed over."""
+    is not finite. Values known only inside `jit` are passed over, and so are functions where no number is required."""
     for name, value, constraint in named_parameters(tree):
         allowed, expected = CONSTRAINTS[constraint]
-        if isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct):
+        if isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct) or (callable(value) and constraint == "real"):
             continue
         array = np.asarray(value)
         if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):

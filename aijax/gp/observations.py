@@ -50,7 +50,7 @@ def residuals(
     else:
         shown = True
     refuse_unless_finite("y", jnp.where(shown, y, 0))
-    mean = prior_mean(gp, x, n)
+    mean = prior_mean(gp, x, n).astype(y.dtype)
     if mean.shape not in ((n,), y.shape):
         raise ConfigError(f"gp.mean: expected values of shape {(n,)}, got {mean.shape}")
     mean = mean if mean.shape == y.shape else mean[:, None]
