@@ -2,7 +2,10 @@
 
 from aijax.gp.categorical import Categorical
 from aijax.gp.exact import Exact, ExactPosterior
+from aijax.gp.fit import FitResult, fit
+from aijax.gp.fit_variational import VariationalFit, fit_variational
 from aijax.gp.grid import Grid, GridPosterior, grid_points
+from aijax.gp.inducing import cluster_inducing, greedy_inducing, random_inducing
 from aijax.gp.inference import condition, evidence, log_marginal_likelihood, predict, sample
 from aijax.gp.iterative import Iterative
 from aijax.gp.iterative_gradient import GradientEstimate, evidence_and_gradient
@@ -10,16 +13,21 @@ from aijax.gp.iterative_posterior import IterativePosterior
 from aijax.gp.laplace import Laplace, LaplacePosterior
 from aijax.gp.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian, Likelihood, Poisson, StudentT
 from aijax.gp.model import GP, Evidence
+from aijax.gp.priors import Gamma, HalfNormal, LogNormal, Normal, Prior, Uniform
 from aijax.gp.sparse import SGPR, SparsePosterior, inducing_moments
 from aijax.gp.state_space import StateSpace, StateSpacePosterior
+from aijax.gp.svgp import SVGP, elbo, natural_step, prior_svgp
 from aijax.gp.targets import log_predictive_density, predict_probability, predict_targets
 from aijax.gp.toeplitz import Toeplitz, ToeplitzPosterior
+from aijax.gp.variational import Variational, VariationalPosterior
 
 __all__ = [
-    "GP", "SGPR", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "Gaussian", "GradientEstimate",
-    "Grid", "GridPosterior", "HeteroscedasticGaussian", "Iterative", "IterativePosterior", "Laplace",
-    "LaplacePosterior", "Likelihood", "Poisson", "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT",
-    "Toeplitz", "ToeplitzPosterior", "condition", "evidence", "evidence_and_gradient", "grid_points",
-    "inducing_moments", "log_marginal_likelihood", "log_predictive_density", "predict", "predict_probability",
-    "predict_targets", "sample",
+    "GP", "SGPR", "SVGP", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "FitResult", "Gamma",
+    "Gaussian", "GradientEstimate", "Grid", "GridPosterior", "HalfNormal", "HeteroscedasticGaussian", "Iterative",
+    "IterativePosterior", "Laplace", "LaplacePosterior", "Likelihood", "LogNormal", "Normal", "Poisson", "Prior",
+    "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT", "Toeplitz", "ToeplitzPosterior", "Uniform",
+    "Variational", "VariationalFit", "VariationalPosterior", "cluster_inducing", "condition", "elbo", "evidence",
+    "evidence_and_gradient", "fit", "fit_variational", "greedy_inducing", "grid_points", "inducing_moments",
+    "log_marginal_likelihood", "log_predictive_density", "natural_step", "predict", "predict_probability",
+    "predict_targets", "prior_svgp", "random_inducing", "sample",
 ]  # fmt: skip
