@@ -68,8 +68,10 @@ def log_predictive_density(
 def _likelihood(posterior, likelihood):
     if likelihood is not None:
         return likelihood
-    own = getattr(_of_fit(posterior), "likelihood", None)
-    return Gaussian(_of_fit(posterior).gp.noise_variance) if own is None else own
+    for holder in (posterior, _of_fit(posterior)):
+        if hasattr(holder, "likelihood"):
+            return holder.likelihood
+    return Gaussian(posterior.gp.noise_variance)
 
 
 def _latents(posterior, x_new):
