@@ -15,6 +15,8 @@ so that float32 is accurate at t = 1e-5, where 1 - e^-B has lost half its digits
 
 import math
 
+import numpy as np
+
 from aijax.diffusion.process import Prior, Process, namespace
 from aijax.errors import ConfigError
 from aijax.parameters import noun, parameter
@@ -293,7 +295,8 @@ class Flow(Process):
         return t * 1.0
 
     def ratio(self, t):
-        return self.sigma(t) / self.alpha(t)
+        with np.errstate(divide="ignore"):
+            return namespace(t).divide(self.sigma(t), self.alpha(t))
 
     def time_at(self, ratio):
         xp = namespace(ratio)
@@ -303,10 +306,11 @@ class Flow(Process):
         return 1 / (1 + ratio)
 
     def drift_coefficient(self, t):
-        return -1 / self.alpha(t)
+        with np.errstate(divide="ignore"):
+            return namespace(t).divide(-1.0, self.alpha(t))
 
     def diffusion(self, t):
-        return namespace(t).sqrt(2 * self.sigma(t) / self.alpha(t))
+        return namespace(t).sqrt(2 * self.ratio(t))
 
 
 def check_increasing(low_name: str, low: Any, high_name: str, high: Any) -> None:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aijax.errors import ConfigError
 from aijax.typing import Any, Array, Callable, PRNGKey
 
 
@@ -102,7 +103,17 @@ def stack_rows(rows: list[dict[str, Any]]) -> Row:
 
 
 def compact(plan: Plan, dtype: Any) -> Plan:
-    """Returns the plan with columns of zeros dropped, in `dtype`; times are of float32 at least."""
+    """Returns the plan with columns of zeros dropped, in `dtype`; times are of float32 at least.
+
+    Raises:
+      ConfigError: coefficients that are not finite, as where f and g have a pole on the grid.
+    """
+    for row in (plan.update, plan.keep):
+        for coefficients in jax.tree.leaves(row):
+            good = np.isfinite(coefficients.reshape(len(plan.times), -1)).all(1)
+            if not good.all():
+                at = plan.times[np.argmin(good)]
+                raise ConfigError(f"grid: the sampler has a pole at time {at:g}; give a smaller t_max or another sampler")
 
     def column(values, neutral=0.0):
         return None if values is None or np.all(values == neutral) else jnp.asarray(values, dtype)
