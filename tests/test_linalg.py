@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aijax import linalg
 from aijax.errors import ConfigError
+from aijax.linalg.coupled_eigen import coupled_eigh
 
 
 @pytest.fixture(autouse=True)
@@ -324,3 +325,17 @@ def test_cholesky_derivative_is_that_of_the_shifted_matrix():
 def test_mistakes_are_told_in_a_sentence(call, words):
     with pytest.raises(ConfigError, match=words):
         call()
+
+
+@pytest.mark.parametrize(("condition", "tolerance"), [(1e2, 1e-6), (1e4, 3e-5)])
+def test_coupled_eigenvectors_hold_a_float32_matrix_beyond_its_rounding(condition, tolerance):
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 60)))[0]
+    matrix = np.float32(rotation * np.logspace(0, -np.log10(condition), 60) @ rotation.T)
+    matrix = (matrix + matrix.T) / 2
+    values, vectors, coupling = (np.asarray(part, np.float64) for part in jax.jit(coupled_eigh)(matrix))
+    again = vectors @ (np.diag(values) + coupling) @ vectors.T
+    inverse = vectors @ (np.diag(1 / values) - coupling / np.outer(values, values)) @ vectors.T
+    np.testing.assert_allclose(again, matrix, atol=1e-7)
+    exact = np.linalg.inv(np.float64(matrix))
+    np.testing.assert_allclose(inverse, exact, atol=tolerance * condition)
+    assert np.all(np.diagonal(coupling) == 0)

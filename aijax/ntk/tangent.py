@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax import flops
+from aijax.errors import ConfigError
 from aijax.ntk import contract
 from aijax.ntk.features import Factors, Feature, Plan, plan, row_of, rows
 from aijax.ntk.outputs import FULL, Outputs, arrange, without_axis
@@ -107,12 +108,18 @@ def make_tangent(
     return Tangent(of_example, Mapped(axes, position), rest, (position, kind), found)
 
 
-def prefix_axes(in_axes: Any, inputs: Any) -> list[int | None]:
-    """Returns the axis of each leaf of `inputs`, from a prefix of its tree."""
-    is_axis = lambda axis: axis is None or isinstance(axis, int)  # noqa: E731
-    axes: list[int | None] = []
-    jax.tree.map(lambda axis, part: axes.extend([axis] * len(jax.tree.leaves(part))), in_axes, inputs, is_leaf=is_axis)
-    return axes
+def prefix_axes(axes: Any, tree: Any) -> list[int | None]:
+    """Returns the axis of each leaf of a tree, from a prefix of it, in which lists and tuples count as the same."""
+    if axes is None or isinstance(axes, int):
+        return [axes] * len(jax.tree.leaves(tree))
+    of_axes, of_tree = (
+        jax.tree.leaves(node, is_leaf=lambda part, node=node: part is not node) for node in (axes, tree)
+    )
+    if len(of_axes) != len(of_tree) or any(part is axes for part in of_axes):
+        raise ConfigError(
+            f"vmap_axes: expected numbers of axes in a tree like {jax.tree.structure(tree)}, got {axes!r}"
+        )
+    return [axis for part in zip(of_axes, of_tree, strict=True) for axis in prefix_axes(*part)]
 
 
 def removed(shape: Sequence[int], axis: int) -> tuple[int, ...]:
@@ -142,7 +149,7 @@ def ntk(
       memory_limit: bytes that pairing may hold in between.
     """
     symmetric = inputs2 is None
-    if first.outputs.number == 0 or second.outputs.number == 0:
+    if not first.index or first.outputs.number == 0 or second.outputs.number == 0:
         return no_kernel(first, second, inputs1, inputs1 if symmetric else inputs2)
     n1 = count_examples(first, inputs1)
     n2 = n1 if symmetric else count_examples(second, inputs2)
@@ -162,7 +169,7 @@ def ntk(
 
 
 def no_kernel(first: Tangent, second: Tangent, inputs1: Any, inputs2: Any) -> Array:
-    """Returns the kernel of outputs of which there are none."""
+    """Returns the kernel of outputs that no parameter moves, or of which there are none."""
     (f, g, _), (big, _, _) = first.outputs.groups, second.outputs.groups
     n1, n2 = count_examples(first, inputs1), count_examples(second, inputs2)
     dtype = jnp.promote_types(first.plan.program.out_avals[0].dtype, jnp.float32)

@@ -186,12 +186,16 @@ def test_reference_values_of_every_ode(cases, float64):
         check_ode(entry, as_dtype(arrays, jnp.float64), Compared(entry, arrays))
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("function", CHECKS)
-def test_reference_values_in_float32(cases, function):
-    # eigenvalues are good to eps of the largest: a condition number of 200 costs the times 1e-5, not the end
-    tolerance = 1e-4 if function.startswith("gradient_descent_mse") else 1e-5
-    for entry, arrays in cases_of(cases, function)[:1]:
-        compare = Compared(entry, arrays, tolerance)
+def test_reference_values_in_float32(cases, function, every):
+    entries = cases_of(cases, function)
+    if not every:  # the kernel of the largest condition number
+        entries = [pair for pair in entries if pair[0]["id"].endswith("fcerf1_reg0.0")] or entries[:1]
+    for entry, arrays in entries:
+        # in float64, from kernels rounded to float32, one of the arrays of this case is off by 1.7e-5
+        rounded = entry["id"] == "predict_ensemble_fcerf1_reg0.0"
+        compare = Compared(entry, arrays, 2e-5 if rounded else 1e-5)
         CHECKS[function](entry, as_dtype(arrays, jnp.float32), compare)
 
 

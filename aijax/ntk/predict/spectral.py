@@ -21,15 +21,20 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.linalg.coupled_eigen import coupled_eigh
 from aijax.typing import Array
 
 _SERIES_TERMS = 20
 
 
-def spectrum(matrix: Array) -> tuple[Array, Array]:
-    """Returns eigenvalues, those that rounding made negative as 0, and eigenvectors."""
-    values, vectors = jnp.linalg.eigh(matrix)
-    return jnp.maximum(values, 0), vectors
+Eigen = tuple[Array, Array, Array | None]
+"""Eigenvalues [p], eigenvectors [p, p], and in float32 what is left between them, see `aijax.linalg.coupled_eigen`."""
+
+
+def spectrum(matrix: Array) -> Eigen:
+    """Returns eigenvalues, those that rounding made negative as 0, eigenvectors and their coupling."""
+    values, vectors, coupling = coupled_eigh(matrix)
+    return jnp.maximum(values, 0), vectors, coupling
 
 
 def null_tolerance(size: int, largest: Array) -> Array:
@@ -51,16 +56,19 @@ def integral(values: Array, times: Array) -> Array:
 
 
 @jax.custom_jvp
-def flow(matrix: Array, eigen: tuple[Array, Array], columns: Array, times: Array) -> tuple[Array, Array]:
+def flow(matrix: Array, eigen: Eigen, columns: Array, times: Array) -> tuple[Array, Array]:
     """Returns `(E(s) R, F(s) R)`, each `[T, p, c]`, for columns R `[p, c]` and times s `[T]`, infinite ones included.
 
     `eigen` is `spectrum(matrix)`; the derivative belongs to `matrix`, once. A second derivative in the matrix is
     refused.
     """
-    values, vectors = eigen
+    values, vectors, coupling = eigen
     projected = _matmul(vectors.T, columns)
     factors = jnp.stack([decay(values, times), integral(values, times)])
-    both = _matmul(vectors, factors[..., None] * projected[None, None])
+    spread = factors[..., None] * projected[None, None]
+    if coupling is not None:
+        spread += _moved(values, coupling, projected, times)
+    both = _matmul(vectors, spread)
     return both[0], both[1]
 
 
@@ -75,7 +83,7 @@ def _flow_jvp(primals, tangents):
         ddecayed -= dtimes[:, None, None] * _matmul(matrix, decayed)
         dintegrated += dtimes[:, None, None] * decayed
     if not _is_zero(dmatrix):
-        values, vectors = _once(matrix, eigen)
+        values, vectors, _ = _once(matrix, eigen)
         symmetric = (dmatrix + dmatrix.T) / 2
         middle = _matmul(vectors.T, _matmul(symmetric, vectors))
         projected = _matmul(vectors.T, columns)
@@ -151,6 +159,17 @@ def _cases(values, times):
     times, null = times[:, None], values <= null_tolerance(len(values), values.max())
     ended = jnp.isinf(times)
     return ended, jnp.where(ended, 1, times), null[None]
+
+
+def _moved(values, coupling, projected, times):
+    """Returns what the coupling adds to decay and integral of columns in the eigenbasis, `[2, T, p, c]`, to first
+    order: the products with the coupling times the divided differences, one time after the other."""
+
+    def at(time):
+        first, second = _divided_differences(values, time[None])
+        return jnp.stack([_matmul(first[0] * coupling, projected), _matmul(second[0] * coupling, projected)])
+
+    return jnp.moveaxis(jax.lax.map(at, times), 0, 1)
 
 
 def _mean_decay(x):

@@ -47,7 +47,10 @@ def test_kernels_equal_the_reference_values(name):
         assert np.abs(value - reference[key]).max() <= tolerance * np.abs(reference[key]).max(), key
 
 
-@pytest.mark.parametrize("name", ["cnn_relu_same_gap_biaslast", "fcedge_relu_d2_bias", "cnn_relu_standard_flatten"])
+QUICK = ("fcedge_relu_d2_bias", "cnn_relu_standard_flatten", "att_softmax_flatten")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_single_precision_keeps_five_digits(name):
     got, reference = run(CASES[name], np.float32)
     for key, value in got.items():

@@ -278,7 +278,7 @@ def branches(left, right, join):
         ("unknown parameterization 'Standard'", lambda x: D(1, parameterization="Standard")),
         ("unknown padding 'same'", lambda x: C(1, (2, 2), padding="same")),
         ("1 strides", lambda x: C(1, (2, 2), (1,))),
-        ("do not fit a filter", lambda x: C(1, (2, 2), dimension_numbers=("NHC", "HIO", "NHC"))),
+        ("do not fit a filter", lambda x: C(1, (2, 2), dimension_numbers=("NHC", "HIO", "NHC"))[2](x)),
         ("expected the axes NHC", lambda x: C(1, (2,))[2](x)),
         ("window of 9 does not fit", lambda x: C(1, (9, 9))[2](x)),
         ("window of 1 axes", lambda x: stax.AvgPool((2,))[2](x)),
