@@ -105,3 +105,34 @@ def arrays(case, float64):
 def g2():
     """The mixture of two-dimensional tests."""
     return mixture("g2")
+
+
+@pytest.fixture(scope="session")
+def follow():
+    """`follow(plan, x, denoise, noise=None, restart=None) -> x`: a plan by plain NumPy, for laws that would need many
+    programs. `restart` is the number of a call, and the x that it gets in place of its own."""
+
+    def run(plan, x, denoise, noise=None, restart=None):
+        anchor, x0s, epss = x, [], []
+        for i, (t, alpha, sigma) in enumerate(zip(plan.times, plan.alphas, plan.sigmas, strict=True)):
+            z = 0.0 if noise is None else noise(i)
+            x, anchor = restart[1:] * 2 if restart and i == restart[0] else (x, anchor)
+            if plan.before_scale is not None:
+                x = plan.before_scale[i] * x + plan.before_noise[i] * z
+            x0 = denoise(x, t, alpha, sigma)
+            x0s, epss = [x0, *x0s], [(x - alpha * x0) / sigma, *epss]
+
+            def row(columns, x=x, anchor=anchor, x0s=x0s, epss=epss, i=i, z=z):
+                total = 0.0 * x
+                for name, value in (("x", x), ("anchor", anchor), ("noise", z)):
+                    if getattr(columns, name) is not None:
+                        total = total + getattr(columns, name)[i] * value
+                for name, values in (("x0", x0s), ("eps", epss)):
+                    if getattr(columns, name) is not None:
+                        total = total + sum(c * v for c, v in zip(getattr(columns, name)[i], values, strict=False))
+                return total
+
+            x, anchor = row(plan.update), anchor if plan.keep is None else row(plan.keep)
+        return x
+
+    return run
