@@ -49,10 +49,10 @@ def _distances(same, x, z, precision):
     if x.shape[1] <= MANY:
         return _by_differences(x, z, precision)
     x, z = _about_mean(x, z)
-    scaled = x * precision
-    x_norms, z_norms = jnp.sum(scaled * x, -1), jnp.sum(z * z * precision, -1)
+    # as products: XLA would fuse plain sums into what follows and sum anew for each pair
+    x_norms, z_norms = (jnp.matmul(points * points, precision, precision="highest") for points in (x, z))
     norms = x_norms[:, None] + z_norms
-    result = norms - 2 * _product(scaled, z)
+    result = norms - 2 * _product(x * precision, z)
     close = result < jnp.finfo(x.dtype).eps ** 0.25 * norms
     if same:
         diagonal = jnp.eye(len(x), dtype=bool)
@@ -79,25 +79,26 @@ def _slope(x, z, precision, dx, dz, dp):
 
 @jax.jit
 def _by_differences(x, z, precision):
-    d = x.shape[1]
+    whole = x.shape[1] // CHUNK * CHUNK
 
     def add(total, chunk):
         for a, b, p in zip(*chunk, strict=True):
             total = total + p * (a[:, None] - b) ** 2
         return total
 
-    columns = (_transposed(x), _transposed(z), precision)
-    whole = d // CHUNK * CHUNK
-    total = add(jnp.zeros((len(x), len(z)), x.dtype), [c[whole:] for c in columns])
+    total = jnp.zeros((len(x), len(z)), x.dtype)
+    total = add(total, (_transposed(x[:, whole:]), _transposed(z[:, whole:]), precision[whole:]))
     if not whole:
         return total
-    chunks = [c[:whole].reshape(-1, CHUNK, *c.shape[1:]) for c in columns]
+    chunks = [_transposed(points[:, :whole].reshape(len(points), -1, CHUNK)) for points in (x, z)]
+    chunks = (*chunks, precision[:whole].reshape(-1, CHUNK))
     return jax.lax.scan(lambda total, chunk: (add(total, chunk), None), total, chunks)[0]
 
 
 def _transposed(x):
-    """Returns x^T in memory, by an exact product: a plain transpose is read with strides, at twice the cost in all."""
-    return jnp.matmul(jnp.eye(x.shape[1], dtype=x.dtype), x.T, precision="highest")
+    """Returns x with its first axis last, by an exact product: a plain transpose is read with strides, at twice the
+    cost in all."""
+    return jnp.einsum("n...k,kj->...jn", x, jnp.eye(x.shape[-1], dtype=x.dtype), precision="highest")
 
 
 def _about_mean(x, z):

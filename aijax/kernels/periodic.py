@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError
 from aijax.kernels.base import Kernel
 from aijax.kernels.distances import squared_distances
-from aijax.kernels.stationary import each_coordinate
+from aijax.kernels.stationary import RBF, each_coordinate
 from aijax.parameters import noun, parameter
 from aijax.typing import Any, Array, Float
 
@@ -40,8 +40,7 @@ class Periodic(Kernel):
         def on_circles(x):
             return None if x is None else jnp.concatenate([jnp.cos(frequency * x), jnp.sin(frequency * x)], 1)
 
-        precision = jnp.tile(lengthscale, 2) ** -2
-        return self.variance * jnp.exp(-squared_distances(on_circles(x1), on_circles(x2), precision) / 2)
+        return RBF(jnp.tile(lengthscale, 2), self.variance).gram(on_circles(x1), on_circles(x2))
 
     def gram_diagonal(self, x):
         return jnp.broadcast_to(jnp.asarray(self.variance, x.dtype), x.shape[:1])

@@ -32,7 +32,7 @@ def matern(order: int, u: Float[Array, "..."]) -> Float[Array, "..."]:
     1.0
     """
     s = jnp.sqrt(u)
-    return (1.0, 1 + s, 1 + s + u / 3)[order] * jnp.exp(-s)
+    return (1.0, 1 + s, 1 + s * (1 + s / 3))[order] * jnp.exp(-s)
 
 
 @matern.defjvp

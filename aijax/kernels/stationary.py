@@ -5,6 +5,7 @@ Euclidean: with others most of these functions are not positive semidefinite for
 section 4.2.
 """
 
+import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
@@ -24,7 +25,12 @@ class Stationary(Kernel):
 
     def gram(self, x1, x2=None):
         precision = each_coordinate("lengthscale", self.lengthscale, x1) ** -2
-        return self.variance * self.correlation(squared_distances(x1, x2, precision), x1.shape[1])
+
+        @jax.checkpoint  # distances made again in reverse mode cost less than matrices kept for it
+        def correlations(x1, x2, precision):
+            return self.correlation(squared_distances(x1, x2, precision), x1.shape[1])
+
+        return _scaled(self.variance, correlations(x1, x2, precision))
 
     def gram_diagonal(self, x):
         return jnp.broadcast_to(jnp.asarray(self.variance, x.dtype), x.shape[:1])
@@ -137,3 +143,16 @@ def each_coordinate(name: str, value: Any, x: Float[Array, "n d"]) -> Float[Arra
             f"{name}: expected a number or one for each of the {x.shape[1]} coordinates, got {value.shape}"
         )
     return value
+
+
+@jax.custom_jvp
+def _scaled(variance, correlation):
+    return variance * correlation
+
+
+@_scaled.defjvp
+def _scaled_jvp(primals, tangents):
+    """With the product itself in place of the correlation, which then need not be kept beside it."""
+    variance, _ = primals
+    product = _scaled(*primals)
+    return product, tangents[0] / variance * product + variance * tangents[1]
