@@ -1,10 +1,10 @@
-"""The factor and the inverse of a positive definite matrix by panels, so that nearly all of the work is matrix products.
+"""The factor and the inverse of a positive definite matrix by panels: nearly all of the work is matrix products.
 
 Cholesky, panel by panel from the left, C the columns of a panel and B those before it:
 
     S = A[C:, C] - L[C:, B] L[C, B]^T,    L[C, C] = chol S[C],    L[>C, C] = S[>C] L[C, C]^-T
 
-then U = L^-T, of which `A^-1 = U U^T`, each by panels of the same kind:
+then U = L^-T, and from it A^-1 = U U^T, in the place of L:
 
     U[B, C] = -U[B, B] L[C, B]^T L[C, C]^-T
 
@@ -18,35 +18,46 @@ import jax.numpy as jnp
 
 from aijax.typing import Array, Float
 
+SMALL = 1024
+"""Up to this size LAPACK's factorisation is as fast."""
+
 
 def cholesky(a: Float[Array, "*b n n"], diagonal: Float[Array, "*b n"]) -> Float[Array, "*b n n"]:
     """Returns L, lower triangular, with `L L^T = a + diag(diagonal)`; its diagonal has a NaN where there is none.
 
-    Only the lower triangle of a is read. No derivative of its own: `cholesky_with_jitter` has it.
+    a is symmetric: either triangle may be read. No derivative of its own: `cholesky_with_jitter` has it.
     """
+    if a.shape[-1] <= SMALL:
+        return native_cholesky(a, diagonal)
     return jax.lax.platform_dependent(a, diagonal, cpu=_cholesky_by_panels, default=native_cholesky)
 
 
-def native_cholesky(a, diagonal):
+def native_cholesky(a: Float[Array, "*b n n"], diagonal: Float[Array, "*b n"]) -> Float[Array, "*b n n"]:
     """Returns the same by the device's own factorisation: faster to compile, on CPUs slower to run."""
-    shifted = a + diagonal[..., None] * jnp.eye(a.shape[-1], dtype=a.dtype)
+    # LAPACK reads columns: it takes the transpose as it lies in memory
+    shifted = jnp.swapaxes(a, -1, -2) + diagonal[..., None] * jnp.eye(a.shape[-1], dtype=a.dtype)
     return jnp.tril(jax.lax.linalg.cholesky(shifted, symmetrize_input=False))
 
 
-def inverse_root(factor: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
-    """Returns U = L^-T, upper triangular."""
-    return jax.lax.platform_dependent(factor, cpu=_root_by_panels, default=_root_native)
+def folded_inverse(factor: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Returns F with `(F + F^T) / 2 = (L L^T)^-1`: all that counts in a product with a symmetric matrix.
+
+    Above its diagonal blocks F may be 0, which takes half the work. No derivative of its own.
+    """
+    return jax.lax.platform_dependent(factor, cpu=_inverse_by_panels, default=_native_inverse)
 
 
-def folded_inverse(root: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
-    """Returns F with `(F + F^T) / 2 = U U^T`: what counts in a product with a symmetric matrix, at half the work."""
-    return jax.lax.platform_dependent(root, cpu=_fold_by_panels, default=lambda u: _product(u, u))
+def solve_lower(
+    factor: Float[Array, "*b n n"], b: Float[Array, "*b n m"], *, transpose: bool = False
+) -> Float[Array, "*b n m"]:
+    """Returns `L^-1 b`, or `L^-T b`, for a lower triangular L."""
+    # BLAS reads columns: given the transpose it needs no copy of L, which would cost more than the solve
+    upper = jnp.swapaxes(factor, -1, -2)
+    return jax.lax.linalg.triangular_solve(upper, b, left_side=True, lower=False, transpose_a=not transpose)
 
 
 def _cholesky_by_panels(a, diagonal):
     n = a.shape[-1]
-    if n <= 1024:
-        return native_cholesky(a, diagonal)
     out = jnp.zeros_like(a)
     for start, end in _panels(n, 256 if n <= 4096 else 512):
         panel = a[..., start:, start:end]
@@ -55,59 +66,55 @@ def _cholesky_by_panels(a, diagonal):
         corner = native_cholesky(panel[..., : end - start, :], diagonal[..., start:end])
         out = _put(out, corner, start, start)
         if end < n:
-            out = _put(out, _product(panel[..., end - start :, :], _inverse(corner)), end, start)
+            out = _put(out, _product(panel[..., end - start :, :], _triangular_inverse(corner)), end, start)
     return out
 
 
-def _root_by_panels(factor):
-    n = factor.shape[-1]
-    panels = _panels(n, 256 if n <= 1024 else 512)
-    whole = [factor[..., start:end, start:end] for start, end in panels if end - start == panels[0][1]]
-    corners = [*jnp.unstack(_inverse(jnp.stack(whole)))]
-    if len(corners) < len(panels):
-        start, _ = panels[-1]
-        corners.append(_inverse(factor[..., start:, start:]))
-    out = jnp.zeros_like(factor)
-    for index, (start, end) in enumerate(panels):
-        out = _put(out, _transpose(corners[index]), start, start)
-        for top, bottom in panels[:index]:
-            rows = _product(out[..., top:bottom, top:start], factor[..., start:end, top:start])
-            out = _put(out, -_product(rows, corners[index]), top, start)
-    return out
+def _inverse_by_panels(factor):
+    n = len(factor)
+    width = 256 if n <= SMALL else 512
+    panels = _panels(n, width)
+    out = factor
+    for (start, end), corner in zip(panels, _corner_inverses(factor, panels), strict=True):
+        out = _put(out, corner.T, start, start)
+        for top, bottom in panels[: start // width]:
+            rows = _product(out[top:bottom, top:start], out[start:end, top:start])
+            out = _put(out, -_product(rows, corner), top, start)
+    # row panel by row panel: what a panel of A^-1 overwrites of U, no later one reads
+    for start, end in panels:
+        out = _put(out, _product(out[start:end, start:], out[:end, start:]), start, 0)
+    block = jnp.arange(n) // width
+    row, column = block[:, None], block
+    return jnp.where(row > column, 2 * out, jnp.where(row == column, out, 0))
 
 
-def _fold_by_panels(root):
-    n = root.shape[-1]
-    out = jnp.zeros_like(root)
-    for start, end in _panels(n, 256 if n <= 1024 else 512):
-        rows = _product(root[..., start:end, start:], root[..., :end, start:])
-        out = _put(out, rows * jnp.where(jnp.arange(end) < start, 2, 1).astype(root.dtype), start, 0)
-    return out
+def _native_inverse(factor):
+    root = solve_lower(factor, jnp.eye(len(factor), dtype=factor.dtype))
+    return jnp.matmul(root.T, root, precision="highest")
 
 
-def _root_native(factor):
-    return _transpose(_inverse(factor))
+def _corner_inverses(factor, panels):
+    """Returns the inverses of the diagonal blocks, those of one size by one program."""
+    width = panels[0][1]
+    blocks = [factor[start:end, start:end] for start, end in panels]
+    inverses = list(_triangular_inverse(jnp.stack([block for block in blocks if len(block) == width])))
+    return inverses if len(inverses) == len(blocks) else [*inverses, _triangular_inverse(blocks[-1])]
 
 
-def _inverse(lower):
+def _triangular_inverse(lower):
     n = lower.shape[-1]
     if n > 256 and n % 2 == 0:
         half = n // 2
-        diagonal = jnp.stack([lower[..., :half, :half], lower[..., half:, half:]])
-        top, bottom = _inverse(diagonal)
-        corner = -(bottom @ (lower[..., half:, :half] @ top))
+        top, bottom = _triangular_inverse(jnp.stack([lower[..., :half, :half], lower[..., half:, half:]]))
+        corner = jnp.matmul(bottom, lower[..., half:, :half], precision="highest")
+        corner = -jnp.matmul(corner, top, precision="highest")
         return jnp.block([[top, jnp.zeros_like(corner)], [corner, bottom]])
-    eye = jnp.broadcast_to(jnp.eye(n, dtype=lower.dtype), lower.shape)
-    return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+    return solve_lower(lower, jnp.broadcast_to(jnp.eye(n, dtype=lower.dtype), lower.shape))
 
 
 def _product(a, b):
     """Returns `a b^T`: rows with rows, which needs no transposed copy."""
-    return jnp.matmul(a, _transpose(b), precision="highest")
-
-
-def _transpose(a):
-    return jnp.swapaxes(a, -1, -2)
+    return jnp.matmul(a, jnp.swapaxes(b, -1, -2), precision="highest")
 
 
 def _put(out, block, row, column):

@@ -52,9 +52,7 @@ def _factor(a, diagonal, max_tries):
 
     def shifted(factor, jitter):
         again = failed(factor)[..., None, None]
-        # the transpose is what LAPACK reads without a copy
-        transpose = jnp.swapaxes(a, -1, -2)
-        return jnp.where(again, blocked.native_cholesky(transpose, diagonal + jitter[..., None]), factor)
+        return jnp.where(again, blocked.native_cholesky(a, diagonal + jitter[..., None]), factor)
 
     def retry(state):
         factor, jitter, tries = state
@@ -75,8 +73,8 @@ def _factor_jvp(max_tries, primals, tangents):
     # L^-1 dA L^-T = S + S^T with S = L^-1 dL lower triangular
     lower = jnp.tril(da) + _diagonal_matrix(d_diagonal)
     symmetric = lower + jnp.swapaxes(jnp.tril(da, -1), -1, -2)
-    half = jax.lax.linalg.triangular_solve(factor, symmetric, left_side=True, lower=True)
-    middle = jax.lax.linalg.triangular_solve(factor, half, left_side=False, lower=True, transpose_a=True)
+    half = blocked.solve_lower(factor, symmetric)
+    middle = jnp.swapaxes(blocked.solve_lower(factor, jnp.swapaxes(half, -1, -2)), -1, -2)
     slope = jnp.tril(middle, -1) + _diagonal_matrix(diagonal_of(middle) / 2)
     return (factor, jitter), (jnp.matmul(factor, slope, precision="highest"), jnp.zeros_like(jitter))
 

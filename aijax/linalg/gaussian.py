@@ -48,8 +48,7 @@ def gaussian_log_density(
 @jax.custom_jvp
 def _density(matrix, diagonal, residual):
     factor, jitter = cholesky_with_jitter(matrix, diagonal)
-    white = jax.lax.linalg.triangular_solve(factor, residual, left_side=True, lower=True)
-    return _value(factor, white), jitter
+    return _value(factor, blocked.solve_lower(factor, residual)), jitter
 
 
 @functools.partial(_density.defjvp, symbolic_zeros=True)
@@ -70,9 +69,9 @@ def _density_jvp(primals, tangents):
 def _solved(matrix, diagonal, residual):
     """Returns the density, the jitter, F and a."""
     factor, jitter = cholesky_with_jitter(matrix, diagonal)
-    root = blocked.inverse_root(factor)
-    white = _matmul(root.T, residual)
-    return _value(factor, white), jitter, blocked.folded_inverse(root), _matmul(root, white)
+    white = blocked.solve_lower(factor, residual)
+    solution = blocked.solve_lower(factor, white, transpose=True)
+    return _value(factor, white), jitter, blocked.folded_inverse(factor), solution
 
 
 @_solved.defjvp
