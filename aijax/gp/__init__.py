@@ -1,5 +1,6 @@
 """Gaussian processes: exact, iterative, sparse, with any kernel, as pure functions."""
 
+from aijax.gp import acquisition, bayesopt
 from aijax.gp.categorical import Categorical
 from aijax.gp.exact import Exact, ExactPosterior
 from aijax.gp.fit import FitResult, fit
@@ -16,18 +17,30 @@ from aijax.gp.model import GP, Evidence
 from aijax.gp.priors import Gamma, HalfNormal, LogNormal, Normal, Prior, Uniform
 from aijax.gp.sparse import SGPR, SparsePosterior, inducing_moments
 from aijax.gp.state_space import StateSpace, StateSpacePosterior
+from aijax.gp.suggest import (
+    ExpectedImprovement,
+    KnowledgeGradient,
+    LogExpectedImprovement,
+    ProbabilityOfImprovement,
+    Suggestion,
+    ThompsonSampling,
+    UpperConfidenceBound,
+    suggest,
+)
 from aijax.gp.svgp import SVGP, elbo, natural_step, prior_svgp
 from aijax.gp.targets import log_predictive_density, predict_probability, predict_targets
 from aijax.gp.toeplitz import Toeplitz, ToeplitzPosterior
 from aijax.gp.variational import Variational, VariationalPosterior
 
 __all__ = [
-    "GP", "SGPR", "SVGP", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "FitResult", "Gamma",
-    "Gaussian", "GradientEstimate", "Grid", "GridPosterior", "HalfNormal", "HeteroscedasticGaussian", "Iterative",
-    "IterativePosterior", "Laplace", "LaplacePosterior", "Likelihood", "LogNormal", "Normal", "Poisson", "Prior",
-    "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT", "Toeplitz", "ToeplitzPosterior", "Uniform",
-    "Variational", "VariationalFit", "VariationalPosterior", "cluster_inducing", "condition", "elbo", "evidence",
-    "evidence_and_gradient", "fit", "fit_variational", "greedy_inducing", "grid_points", "inducing_moments",
-    "log_marginal_likelihood", "log_predictive_density", "natural_step", "predict", "predict_probability",
-    "predict_targets", "prior_svgp", "random_inducing", "sample",
+    "GP", "SGPR", "SVGP", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "ExpectedImprovement",
+    "FitResult", "Gamma", "Gaussian", "GradientEstimate", "Grid", "GridPosterior", "HalfNormal",
+    "HeteroscedasticGaussian", "Iterative", "IterativePosterior", "KnowledgeGradient", "Laplace", "LaplacePosterior",
+    "Likelihood", "LogExpectedImprovement", "LogNormal", "Normal", "Poisson", "Prior", "ProbabilityOfImprovement",
+    "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT", "Suggestion", "ThompsonSampling", "Toeplitz",
+    "ToeplitzPosterior", "Uniform", "UpperConfidenceBound", "Variational", "VariationalFit", "VariationalPosterior",
+    "acquisition", "bayesopt", "cluster_inducing", "condition", "elbo", "evidence", "evidence_and_gradient", "fit",
+    "fit_variational", "greedy_inducing", "grid_points", "inducing_moments", "log_marginal_likelihood",
+    "log_predictive_density", "natural_step", "predict", "predict_probability", "predict_targets", "prior_svgp",
+    "random_inducing", "sample", "suggest",
 ]  # fmt: skip

@@ -1,0 +1,15 @@
+"""Bayesian optimisation of Branin and Hartmann-6 against random search, 20 seeds by vmap; a figure of regret curves.
+
+aijax run configs/gp/bayesopt.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.experiment = "gp_bayesopt"
+    config.seed = 0
+    config.seeds = 20
+    config.evaluations = ConfigDict({"branin": 40, "hartmann6": 60})
+    return config
