@@ -153,12 +153,13 @@ def _(kernel: SHO, dtype=float):
 
     def noise(dt):
         s = frequency * dt
+        cosine, sine = damped_waves(s, damping)
+        a11, a22 = cosine + damping * sine, cosine - damping * sine
+        q11, q12, q22 = 1 - a11**2 - sine**2, sine * (a11 - a22), 1 - sine**2 - a22**2
+        # for short steps these differences lose their digits
         short = rate * s < 1
-        cosine, sine = damped_waves(jnp.where(short, 1, s), damping)
-        a11, a12, a22 = cosine + damping * sine, sine, cosine - damping * sine
-        exact = 1 - a11**2 - a12**2, a12 * (a11 - a22), 1 - a12**2 - a22**2
-        near = (jnp.polyval(coefficients, jnp.where(short, s, 0)) for coefficients in series)
-        q11, q12, q22 = (jnp.where(short, q, p) for q, p in zip(near, exact, strict=True))
+        near = _powers(series, jnp.where(short, s, 0))
+        q11, q12, q22 = (jnp.where(short, q, p) for q, p in zip(near, (q11, q12, q22), strict=True))
         return variance * _matrix([[q11, q12], [q12, q22]])
 
     return Markov(variance * jnp.eye(2, dtype=dtype), transition, noise, lambda t: (1, 0))
@@ -278,20 +279,23 @@ def _exponential_tail_jvp(order, primals, tangents):
 
 
 def _noise_series(damping, terms=18):
-    """Returns the coefficients (highest first) of Q's entries as powers of the time, for w = 1 and variance 1.
+    """Returns the coefficients of `s^k`, k = 1, 2, ..., of Q's three entries, for w = 1 and variance 1.
 
-    From `dQ/dt = F Q + Q F^T + diag(0, 4 a)`, F = [[0, 1], [-1, -2 a]]: each derivative follows from the one before.
+    From `dQ/ds = F Q + Q F^T + diag(0, 4 a)`, F = [[0, 1], [-1, -2 a]]: each derivative follows from the one before.
     """
-    a = jnp.asarray(damping)
-    rows = [(jnp.zeros_like(a), jnp.zeros_like(a), 4 * a)]
+    rows = [(0.0, 0.0, 4 * damping)]
     for _ in range(terms - 1):
         q11, q12, q22 = rows[-1]
-        rows.append((2 * q12, q22 - q11 - 2 * a * q12, -2 * q12 - 4 * a * q22))
-    scales = [math.factorial(k + 1) for k in range(terms)]
-    entries = zip(*rows, strict=True)
-    return [
-        jnp.stack([*[c / s for c, s in zip(entry, scales, strict=True)][::-1], jnp.zeros_like(a)]) for entry in entries
-    ]
+        rows.append((2 * q12, q22 - q11 - 2 * damping * q12, -2 * q12 - 4 * damping * q22))
+    return [[entry / math.factorial(k) for entry in row] for k, row in enumerate(rows, 1)]
+
+
+def _powers(series, s):
+    """Returns `sum_k series[k - 1] s^k` for each entry."""
+    totals = [jnp.zeros_like(s)] * 3
+    for row in reversed(series):
+        totals = [(total + entry) * s for total, entry in zip(totals, row, strict=True)]
+    return totals
 
 
 def _stack(forms):

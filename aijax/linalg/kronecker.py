@@ -53,6 +53,7 @@ def along_axis(matrix: Float[Array, "a n"], table: Array, axis: int) -> Array:
     return jnp.moveaxis(jnp.tensordot(matrix, table, axes=(1, axis), precision="highest"), 0, axis)
 
 
+@jax.jit
 def kronecker_eigen(
     factors: Sequence[Float[Array, "n n"]],
 ) -> tuple[Float[Array, "..."], tuple[Float[Array, " n"], ...], tuple[Float[Array, "n n"], ...]]:
@@ -100,6 +101,7 @@ def _kronecker_log_density_jvp(primals, tangents):
     return value, slope
 
 
+@jax.jit
 def _density(factors, noise, residual):
     """Returns the density, `U^T a` as a table with columns, `1 / (lambda + noise)`, and eigenvalues and vectors."""
     table, values, vectors = kronecker_eigen(factors)

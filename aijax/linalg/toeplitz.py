@@ -22,6 +22,7 @@ from aijax.errors import ConfigError
 from aijax.typing import Array, Float
 
 
+@jax.jit
 def toeplitz_matvec(column: Float[Array, " n"], v: Float[Array, "n *c"]) -> Float[Array, "n *c"]:
     """Returns `T v` for a vector or columns v, in `n log n`.
 
@@ -35,6 +36,7 @@ def toeplitz_matvec(column: Float[Array, " n"], v: Float[Array, "n *c"]) -> Floa
     return _convolve(circulant, v, 2 * n)[:n]
 
 
+@jax.jit
 def durbin_levinson(column: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Returns the predictor a and the variances v_0, ..., v_(n-1) of a symmetric Toeplitz matrix.
 
@@ -60,6 +62,7 @@ def durbin_levinson(column: Float[Array, " n"]) -> tuple[Float[Array, " n"], Flo
     return forward, jnp.append(variances, last)
 
 
+@jax.jit
 def toeplitz_solve(
     column: Float[Array, " n"], predictor: Float[Array, " n"], variance: Float[Array, ""], b: Float[Array, "n *c"]
 ) -> Float[Array, "n *c"]:
@@ -110,6 +113,7 @@ def _toeplitz_log_density_jvp(primals, tangents):
     return value, jnp.sum(weights * d_column) - jnp.sum(solution * d_residual)
 
 
+@jax.jit
 def _density(column, residual):
     """Returns the density, `T^-1 residual`, the predictor and its variance."""
     predictor, variances = durbin_levinson(column)
