@@ -182,3 +182,11 @@ def test_change_point_is_one_kernel_on_either_side():
 def test_mistakes(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_sharded_points_give_the_same_matrix():
+    mesh = jax.make_mesh((8,), ("data",))
+    x = jnp.asarray(points(16, 3, 0))
+    kernel = kernels.RBF([1.0, 2.0, 3.0]) + kernels.White(0.1)
+    sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+    np.testing.assert_allclose(jax.jit(lambda x: kernel(x))(sharded), kernel(x), rtol=1e-13)
