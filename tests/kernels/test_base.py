@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aijax import kernels
+from aijax import kernels, parallel
 from aijax.errors import ConfigError
 
 
@@ -185,8 +185,7 @@ def test_mistakes(make, message):
 
 
 def test_sharded_points_give_the_same_matrix():
-    mesh = jax.make_mesh((8,), ("data",))
     x = jnp.asarray(points(16, 3, 0))
     kernel = kernels.RBF([1.0, 2.0, 3.0]) + kernels.White(0.1)
-    sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+    sharded = jax.device_put(x, parallel.batch_sharding(parallel.make_mesh()))
     np.testing.assert_allclose(jax.jit(lambda x: kernel(x))(sharded), kernel(x), rtol=1e-13)
