@@ -70,9 +70,10 @@ def _cholesky_by_panels(a, diagonal):
     return out
 
 
+@jax.custom_batching.sequential_vmap
 def _inverse_by_panels(factor):
     n = len(factor)
-    width = 256 if n <= SMALL else 512
+    width = 128 if n <= 512 else 256 if n <= SMALL else 512
     panels = _panels(n, width)
     out = factor
     for (start, end), corner in zip(panels, _corner_inverses(factor, panels), strict=True):
@@ -103,7 +104,7 @@ def _corner_inverses(factor, panels):
 
 def _triangular_inverse(lower):
     n = lower.shape[-1]
-    if n > 256 and n % 2 == 0:
+    if n > 128 and n % 2 == 0:
         half = n // 2
         top, bottom = _triangular_inverse(jnp.stack([lower[..., :half, :half], lower[..., half:, half:]]))
         corner = jnp.matmul(bottom, lower[..., half:, :half], precision="highest")
