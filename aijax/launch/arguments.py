@@ -11,7 +11,7 @@ aijax: train, check and compare experiments that are written as plain config fil
 
   aijax run CONFIG      run an experiment; the same command again resumes it
   aijax check CONFIG    parameters, FLOPs, memory and sharding, without training
-  aijax sweep CONFIG    a grid of runs in one folder
+  aijax sweep CONFIG    a grid of runs in one folder, or a search for the best one
   aijax report DIR...   compare runs: a table here and a page of curves (HTML)
   aijax list            the experiments and configs there are
   aijax COMMAND --help  all about one command
@@ -66,11 +66,18 @@ finished ones and resumes the others.
 --axis FIELD=VALUES takes a comma list, or a range of ints: `seed=0:4` is 0,1,2,3 and `depth=2:10:4` is 2,6. Tuples
 stand in brackets: `model.widths=(32,),(64,64)`.
 
+--bayesopt METRIC --trials N searches instead: each run is chosen from the results before it, by Bayesian optimisation.
+The metric is one that `aijax report` shows; a loss or an error is made small and any other large, unless --direction
+says otherwise. An axis may then be a range of numbers, `dropout=0:0.5`, even in the logarithm with `:log`:
+`learning_rate=1e-4:1e-1:log`, and for an int field `width=16:1024:log`. Lists and ranges of ints are as in a grid. A
+trial that fails counts as a bad one. The same command goes on where it was, also with more trials.
+
 {_CONFIG_HELP}
 examples:
   aijax sweep configs/vit/digits.py --axis optimizer.learning_rate=1e-3,3e-4 --axis seed=0:4
   aijax sweep configs/vit/digits.py --axis seed=0:8 --jobs 2 --workdir runs/seeds
   aijax sweep configs/vit/digits.py --axis seed=0:8 --slurm
+  aijax sweep configs/mlp/digits.py --bayesopt test/loss --trials 20 --axis optimizer.learning_rate=1e-4:1e-1:log
 """
 
 _REPORT = """\
@@ -130,6 +137,9 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         "--axis", metavar="FIELD=VALUES", action="append", help="a field and its values; repeat for a grid"
     )
     sweep.add_argument("--jobs", metavar="N", type=_positive, default=1, help="runs at a time (default: 1)")
+    sweep.add_argument("--bayesopt", metavar="METRIC", type=_path, help="search for the best value of this metric")
+    sweep.add_argument("--trials", metavar="N", type=_positive, help="runs of the search in all")
+    sweep.add_argument("--direction", choices=("maximize", "minimize"), help="of the search (default: by the metric)")
     sweep.add_argument("--slurm", action="store_true", help="write a SLURM array script instead of running")
     sweep.add_argument("--workdir", metavar="DIR", type=_path, help="the sweep folder (default: runs/NAME-sweep)")
     commands["report"].add_argument("folders", metavar="DIR", nargs="+", help="a run, a sweep, or a folder above them")
@@ -190,6 +200,8 @@ def check_options(options: argparse.Namespace) -> None:
     """Raises a ConfigError for flags that do not go together."""
     if options.command == "sweep" and not options.axis:
         raise ConfigError("sweep: no --axis; give at least one, such as --axis seed=0:4")
+    if options.command == "sweep":
+        _check_search(options)
     if options.command != "run":
         return
     given = {
@@ -209,6 +221,17 @@ def check_options(options: argparse.Namespace) -> None:
             f"--process-id: expected 0 to {options.num_processes - 1} with --num-processes {options.num_processes}, "
             f"got {options.process_id}"
         )
+
+
+def _check_search(options: argparse.Namespace) -> None:
+    if options.bayesopt is None:
+        for flag in ("trials", "direction"):
+            if getattr(options, flag) is not None:
+                raise ConfigError(f"--{flag}: is of a search; give --bayesopt METRIC too")
+    elif options.trials is None:
+        raise ConfigError("--trials: missing; --bayesopt needs the number of runs, such as --trials 30")
+    elif options.slurm:
+        raise ConfigError("--slurm: a search chooses each run from the results before it and cannot be one array")
 
 
 def _positive(text: str) -> int:

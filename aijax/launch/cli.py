@@ -90,6 +90,10 @@ def _check(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> int
 
 
 def _sweep(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    if options.bayesopt is not None:
+        from aijax.launch.search import search_command
+
+        return search_command(options, overrides)
     from aijax.launch.sweep import sweep_command
 
     return sweep_command(options, overrides)

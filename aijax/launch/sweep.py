@@ -24,6 +24,7 @@ from aijax.launch.plain import difference, render_difference
 from aijax.launch.report import make_console, terminal_table
 from aijax.launch.runs import is_finished, read_run
 from aijax.launch.slurm import array_script
+from aijax.launch.space import is_log_range
 from aijax.launch.sweep_jobs import Job, run_jobs
 from aijax.launch.values import split_items
 
@@ -109,13 +110,13 @@ def plan_sweep(spec: str, axes: Sequence[str], overrides: Overrides, workdir: st
         own = tuple(zip(texts, row, strict=True))
         loaded = load(spec, [*overrides, *own])
         first = first or loaded
-        values = {path: _value_at(loaded.config, path) for path, _ in own}
+        values = {path: value_at(loaded.config, path) for path, _ in own}
         for path, text in own:
             columns[path][text] = values[path]
         if repr(values) in seen:
             raise ConfigError(f"--axis: {_words(seen[repr(values)])} and {_words(own)} are the same run; keep one")
         seen[repr(values)] = own
-        points.append(Point(_folder_name(values), values, (*overrides, *own)))
+        points.append(Point(folder_name(values), values, (*overrides, *own)))
     folder = Path(workdir).expanduser() if workdir else Path("runs", f"{first.name.replace('/', '-')}-sweep")
     return Plan(folder, spec, {path: list(column.values()) for path, column in columns.items()}, tuple(points), first)
 
@@ -126,13 +127,10 @@ def parse_axis(text: str) -> tuple[str, list[str]]:
     >>> parse_axis("seed=0:4"), parse_axis("model.widths=(32,),(64,64)")
     (('seed', ['0', '1', '2', '3']), ('model.widths', ['(32,)', '(64,64)']))
     """
-    path, equals, values = text.partition("=")
-    path = path.strip().removeprefix("--config.").removeprefix("config.")
-    if not equals or not path:
-        raise ConfigError(
-            f"--axis {text}: expected FIELD=VALUES, such as seed=0:4 or optimizer.learning_rate=1e-3,3e-4"
-        )
+    path, values = split_axis(text)
     items = []
+    if is_log_range(values):
+        raise ConfigError(f"--axis {text}: a range to search in, which needs --bayesopt METRIC --trials N")
     for item in split_items(values):
         span = _RANGE.fullmatch(item)
         items += _range(text, *span.groups()) if span else [item]
@@ -141,12 +139,25 @@ def parse_axis(text: str) -> tuple[str, list[str]]:
     return path, items
 
 
+def split_axis(text: str) -> tuple[str, str]:
+    """Returns the field and the text of its values of one `--axis`."""
+    path, equals, values = text.partition("=")
+    path = path.strip().removeprefix("--config.").removeprefix("config.")
+    if not equals or not path:
+        raise ConfigError(
+            f"--axis {text}: expected FIELD=VALUES, such as seed=0:4 or optimizer.learning_rate=1e-3,3e-4"
+        )
+    return path, values
+
+
 def open_folder(plan: Plan) -> None:
     """Makes the sweep folder and its `sweep.json`; a folder that holds another sweep is refused with the difference."""
     record = plan.folder / "sweep.json"
     config = plan.first.config.to_dict()
     if record.exists():
         old = read_json_object(record)
+        if "trials" in old:
+            raise ConfigError(f"{plan.folder}: holds a search by --bayesopt; give another --workdir")
         if not isinstance(old.get("axes"), dict) or not isinstance(old.get("config"), dict):
             raise DataError(f"{record}: not the record of a sweep; expected axes and config")
         changes = _axis_changes(old["axes"], plan.axes)
@@ -211,14 +222,15 @@ def _raise_unfinished(plan: Plan, statuses: Mapping[str, int]) -> None:
         return
     logs = {point.name: log_file(plan, point) for point in plan.points}
     for name, status in unfinished.items():
-        print(f"{name}: {'stopped' if status == 0 else f'exit {status}'}: {_last_line(logs[name])}", file=sys.stderr)
+        print(f"{name}: {'stopped' if status == 0 else f'exit {status}'}: {last_line(logs[name])}", file=sys.stderr)
     raise RunError(
         f"{len(unfinished)} of {len(plan.points)} runs did not finish; see {plan.folder / 'logs'}; the same command "
         "runs them again"
     )
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """Returns the last line of a log that says something."""
     try:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError:
@@ -247,7 +259,8 @@ def _range(axis: str, start: str, stop: str, step: str | None) -> list[str]:
     return [str(value) for value in values]
 
 
-def _value_at(config: Any, path: str) -> Any:
+def value_at(config: Any, path: str) -> Any:
+    """Returns the value of the field, or of the item, at a path such as `model.widths[1]`."""
     for name in path.replace("[", ".").replace("]", "").split("."):
         config = config[int(name)] if isinstance(config, tuple) else config[name]
     return config
@@ -257,7 +270,7 @@ def _words(overrides: Overrides) -> str:
     return " ".join(f"{path}={text}" for path, text in overrides)
 
 
-def _folder_name(values: Mapping[str, Any]) -> str:
+def folder_name(values: Mapping[str, Any]) -> str:
     """Returns a folder's name such as `optimizer.lr=0.001,seed=0`; a long or odd one ends in a digest of its values."""
     full = ",".join(f"{path}={str(value).replace(' ', '')}" for path, value in values.items())
     name = re.sub(r"[^\w.=,+()\[\]-]", "_", full, flags=re.ASCII)

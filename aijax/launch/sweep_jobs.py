@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,37 @@ class Job:
     command: list[str]
 
 
-def run_jobs(jobs: Sequence[Job], parallel: int, console: Console) -> dict[str, int]:
+def run_jobs(
+    jobs: Iterable[Job],
+    parallel: int,
+    console: Console,
+    *,
+    total: int | None = None,
+    ended: Callable[[Job, int], None] | None = None,
+) -> dict[str, int]:
     """Returns the exit status of every job by name, at most `parallel` of them at a time, in order.
+
+    Args:
+      jobs: what to run; the next one is taken when its turn comes, so that it may depend on those that have ended.
+      parallel: how many at a time.
+      console: for the progress and a line for each job.
+      total: how many jobs there are; default the length of `jobs`.
+      ended: called with each job that has ended and its exit status.
 
     Raises:
       KeyboardInterrupt: on Ctrl-C or SIGTERM, when the children have saved and left.
     """
-    waiting, running, statuses = list(jobs), {}, {}
-    with _terminable(), _display(console, len(jobs)) as progress:
-        overall = progress.add_task("runs", total=len(jobs), note="")
+    total = len(jobs) if total is None else total
+    waiting, more, running, statuses = iter(jobs), True, {}, {}
+    with _terminable(), _display(console, total) as progress:
+        overall = progress.add_task("runs", total=total, note="")
         try:
-            while waiting or running:
-                while waiting and len(running) < parallel:
-                    job = waiting.pop(0)
+            while more or running:
+                while more and len(running) < parallel:
+                    job = next(waiting, None)
+                    more = job is not None
+                    if not more:
+                        break
                     running[job.name] = (job, _start(job), progress.add_task(job.name, total=None, note="starting"))
                 for job, process, task in list(running.values()):
                     status = process.poll()
@@ -53,6 +71,8 @@ def run_jobs(jobs: Sequence[Job], parallel: int, console: Console) -> dict[str, 
                         continue
                     statuses[job.name] = status
                     del running[job.name]
+                    if ended is not None:
+                        ended(job, status)
                     progress.remove_task(task)
                     progress.advance(overall)
                     progress.console.print(f"{job.name}: {_outcome(job, status)}", markup=False, soft_wrap=True)
