@@ -1,8 +1,8 @@
 """Switches of the compiler, which it reads once, as it starts.
 
-A loop of small steps on a CPU (a filter, an ODE, a recurrence) spends most of its time between operations: XLA runs
-each as a task of its own. With one switch it compiles loops whose buffers are small into a single function. It holds
-for the whole process, may not be given to `jax.jit`, and is ignored once a backend has started.
+A loop of small steps on a CPU (a filter, an ODE, a recurrence) spends most of its time between operations: before JAX
+0.12 XLA runs each as a task of its own. With one switch it compiles loops whose buffers are small into a single
+function. It holds for the whole process, may not be given to `jax.jit`, and is ignored once a backend has started.
 """
 
 import os
@@ -14,6 +14,7 @@ from aijax.errors import ConfigError
 
 _OPTIONS = "--xla_backend_extra_options="
 _THRESHOLD = "xla_cpu_small_while_loop_byte_threshold"
+_BY_DEFAULT = jax.__version_info__ >= (0, 12)
 
 
 def fast_small_loops(*, max_bytes: int = 1_000_000, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -21,7 +22,7 @@ def fast_small_loops(*, max_bytes: int = 1_000_000, environment: MutableMapping[
 
     Loops of small matrices become several times faster; values are the same up to rounding. It adds to `XLA_FLAGS`,
     and does what `XLA_FLAGS=--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000` in front of a
-    command does.
+    command does. From JAX 0.12 on XLA treats all loops so by itself, and nothing is set.
 
     Args:
       max_bytes: size of the buffers that a loop touches.
@@ -33,6 +34,8 @@ def fast_small_loops(*, max_bytes: int = 1_000_000, environment: MutableMapping[
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
         raise ConfigError(f"max_bytes: expected a number of bytes of at least 0, got {max_bytes!r}")
+    if _BY_DEFAULT:
+        return
     wanted = f"{_THRESHOLD}={max_bytes}"
     flags = environment.get("XLA_FLAGS", "").split()
     given = next((flag for flag in flags if flag.startswith(_OPTIONS)), _OPTIONS)
