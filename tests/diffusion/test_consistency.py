@@ -1,0 +1,85 @@
+"""Consistency losses, curricula and noise against reference values; the exact function has no loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aijax.diffusion import (
+    EDM,
+    consistency_distillation_loss,
+    consistency_fn,
+    consistency_ratios,
+    consistency_training_loss,
+)
+from aijax.diffusion.consistency import (
+    curriculum,
+    doubling_curriculum,
+    heun_step,
+    lognormal_probabilities,
+    target_decay,
+)
+from aijax.diffusion.mixture import denoiser
+from aijax.errors import ConfigError
+
+KEY = jax.random.key(0)
+WEIGHTS = np.array([[0.7, -0.3], [0.2, 0.9]])
+
+
+@pytest.mark.golden("loss", where=lambda entry: entry["id"].startswith("ct-loss"))
+def test_the_golden_losses(case, arrays):
+    p = case.params
+    process = EDM(p["eps"] / 2, 2 * p["sigma_max"])
+
+    def toy(weights):
+        network = lambda x, noise_level: jnp.tanh(x @ weights + 0.4 * noise_level.reshape(-1, 1))  # noqa: E731
+        return consistency_fn(network, process, sigma_data=p["sigma_data"], ratio_min=p["eps"])
+
+    ratios = consistency_ratios(p["N"], ratio_min=p["eps"], ratio_max=p["sigma_max"], rho=p["rho"])
+    case.close(ratios[case["index"]], "sigma_lo")
+    case.close(ratios[case["index"] + 1], "sigma_hi")
+    model, target, x0 = toy(WEIGHTS), toy(0.97 * WEIGHTS), arrays["x0"]
+    given = {"index": arrays["index"], "noise": arrays["noise"]}
+    found = consistency_training_loss(
+        KEY, model, target, process, x0, ratios, distance="l2", weighting="uniform", **given
+    )
+    case.close(found, "ct_l2")
+    case.close(consistency_training_loss(KEY, model, None, process, x0, ratios, **given), "ict_huber")
+    teacher = denoiser(case.mixture, process)
+    case.close(consistency_distillation_loss(KEY, model, target, teacher, process, x0, ratios, **given), "cd_heun_l2")
+    low, high = jnp.asarray(ratios)[arrays["index"]], jnp.asarray(ratios)[arrays["index"] + 1]
+    case.close(heun_step(teacher, process, x0 + high[:, None] * arrays["noise"], high, low), "x_heun")
+
+
+@pytest.mark.golden("consistency_schedule")
+def test_the_golden_curricula(case):
+    p = case.params
+    if case.id.startswith("ct-"):
+        case.close([curriculum(int(k), p["K"], p["s0"], p["s1"]) for k in case["k"]], "N")
+        case.close([target_decay(int(k), p["K"], p["s0"], p["s1"], p["mu0"]) for k in case["k"]], "mu")
+    elif case.id.startswith("ict-curriculum"):
+        case.close([doubling_curriculum(int(k), p["K"], p["s0"], p["s1"]) for k in case["k"]], "N")
+    else:
+        ratios = consistency_ratios(p["N"])
+        case.close(ratios, "sigmas")
+        case.close(lognormal_probabilities(ratios, p["P_mean"], p["P_std"]), "prob")
+        case.close(1 / np.diff(ratios), "weight")
+
+
+def test_the_exact_function_of_a_gaussian_has_no_distillation_loss(float64):
+    process, ratios = EDM(), consistency_ratios(400, ratio_min=0.01, ratio_max=5.0)
+    exact = lambda x, t: x * (jnp.sqrt((1 + 0.01**2) / (1 + t**2)))[:, None]  # noqa: E731
+    teacher = lambda x, t: x / (1 + t[:, None] ** 2)  # noqa: E731
+    x0 = jax.random.normal(KEY, (64, 2))
+    loss = consistency_distillation_loss(KEY, exact, None, teacher, process, x0, ratios)
+    assert float(loss.max()) < 1e-8
+    drawn = consistency_training_loss(
+        KEY, exact, None, process, x0, ratios, probabilities=lognormal_probabilities(ratios)
+    )
+    assert drawn.shape == (64,) and np.isfinite(drawn).all()
+
+
+def test_unknown_distances_are_named():
+    x0 = jnp.zeros((2, 1))
+    with pytest.raises(ConfigError, match="distance: unknown value 'l1'; expected one of l2"):
+        consistency_training_loss(KEY, lambda x, t: x, None, EDM(), x0, consistency_ratios(4), distance="l1")

@@ -1,0 +1,73 @@
+"""Distances of samples against reference values and their own properties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from aijax.diffusion.metrics import (
+    features,
+    frechet_distance,
+    gaussian_of,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+    sliced_wasserstein,
+)
+from aijax.errors import DataError
+from aijax.kernels import RBF
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.golden("metric")
+def test_the_golden_metrics(case, arrays):
+    metric = case.params["metric"]
+    if metric == "fid":
+        for name, part in (("1", "a"), ("2", "b")):
+            gaussian = gaussian_of(arrays[part])
+            case.close(gaussian.mean, f"mu{name}")
+            case.close(gaussian.covariance, f"sigma{name}")
+        case.close(frechet_distance(arrays["a"], arrays["b"]), case["fid"][0])
+    elif metric == "kid":
+        case.close(kernel_distance(arrays["a"], arrays["b"]), case["kid"][0])
+    elif metric == "mmd":
+        kernel = RBF(lengthscale=case.params["bandwidth"])
+        for name in ("biased", "unbiased"):
+            found = kernel_distance(arrays["a"], arrays["b"], kernel=kernel, unbiased=name == "unbiased")
+            case.close(found, case[name][0])
+    elif metric == "inception_score":
+        case.close(inception_score(arrays["logits"]), case["value"][0])
+    else:
+        precision, recall = precision_recall(arrays["a"], arrays["b"], k=case.params["k"])
+        case.close(precision, case["precision"][0])
+        case.close(recall, case["recall"][0])
+
+
+def test_the_frechet_distance_of_few_samples_is_finite():
+    x = jax.random.normal(KEY, (5, 16))
+    np.testing.assert_allclose(frechet_distance(x, x), 0.0, atol=2e-3)
+    assert np.isfinite(frechet_distance(x, 2 * x + 1))
+
+
+@pytest.mark.parametrize("sizes", [(200, 200), (200, 130)])
+def test_sliced_wasserstein_is_that_of_each_line(sizes, float64):
+    keys = jax.random.split(KEY)
+    x, y = jax.random.normal(keys[0], (sizes[0], 2)), 1.0 + jax.random.normal(keys[1], (sizes[1], 2))
+    found = sliced_wasserstein(KEY, x, y, projections=jnp.eye(2))
+    wanted = np.mean([stats.wasserstein_distance(x[:, j], y[:, j]) for j in range(2)])
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+    assert sliced_wasserstein(KEY, x, y, order=2) >= sliced_wasserstein(KEY, x, y)
+
+
+def test_features_are_made_in_blocks():
+    x = np.arange(10.0).reshape(5, 2)
+    np.testing.assert_allclose(features(lambda x: x[..., None] * 2, x, batch_size=2), 2 * x)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(DataError, match="features: expected equal dimensions, got 2 and 3"):
+        frechet_distance(jnp.zeros((4, 2)), jnp.zeros((4, 3)))
+    with pytest.raises(DataError, match="generated: expected more than k = 3 samples, got 2"):
+        precision_recall(jnp.zeros((4, 2)), jnp.zeros((2, 2)))

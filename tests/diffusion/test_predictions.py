@@ -1,0 +1,71 @@
+"""Conversions of predictions: preconditioning tables, the exact mixture's own, round trips in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aijax.diffusion.mixture import log_density, posterior_mean, ring, sample_mixture, score
+from aijax.diffusion.predictions import consistency_scalings, convert, edm_scalings, from_x0, to_eps, to_x0
+from aijax.diffusion.samplers.sample import KINDS
+from aijax.errors import ConfigError
+
+
+@pytest.mark.golden("preconditioning")
+def test_the_golden_scalings(case):
+    p = case.params
+    if p["kind"] == "edm":
+        found = dict(
+            zip(("c_skip", "c_out", "c_in", "c_noise"), edm_scalings(case["sigma"], p["sigma_data"]), strict=True)
+        )
+        found["weight"] = 1 / found["c_out"] ** 2
+    else:
+        found = dict(
+            zip(("c_skip", "c_out"), consistency_scalings(case["sigma"], p["sigma_data"], p["eps"]), strict=True)
+        )
+    for name, value in found.items():
+        case.close(value, name)
+
+
+@pytest.mark.golden("gmm_exact")
+def test_the_golden_mixtures(case, arrays):
+    alpha, sigma, x = case.params["alpha"], case.params["sigma"], arrays["x"]
+    case.close(log_density(case.mixture, x, alpha, sigma), "logp")
+    case.close(score(case.mixture, x, alpha, sigma), "score")
+    x0 = posterior_mean(case.mixture, x, alpha, sigma)
+    case.close(x0, "x0")
+    for kind in ("eps", "v", "velocity"):
+        case.close(from_x0(kind, x0, x, alpha, sigma), kind)
+
+
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("target", KINDS)
+def test_conversions_round_trip_in_float32(source, target):
+    ratio = jnp.geomspace(0.002, 80.0, 24)
+    alpha = 1 / jnp.sqrt(1 + ratio**2)
+    keys = jax.random.split(jax.random.key(0))
+    x0, noise = jax.random.normal(keys[0], (24, 3)), jax.random.normal(keys[1], (24, 3))
+    x = alpha[:, None] * (x0 + ratio[:, None] * noise)
+    levels = (x, alpha, alpha * ratio)
+    output = convert(noise, "eps", source, *levels)
+    # an error of eps weighs ratio times in x_0, and one of x_0 1/ratio times in eps
+    tolerance = 2e-5 * jnp.maximum(ratio, 1 / ratio)[:, None]
+    there = convert(output, source, target, *levels)
+    assert (jnp.abs(to_x0(target, there, *levels) - x0) < tolerance).all()
+    assert (jnp.abs(to_eps(target, there, *levels) - noise) < tolerance).all()
+
+
+def test_the_score_is_the_gradient_of_the_log_density(g2, float64):
+    x = jnp.array([[0.3, -0.2], [1.0, 2.0]])
+    gradient = jax.grad(lambda x: log_density(g2, x, 0.8, 0.6).sum())(x)
+    np.testing.assert_allclose(score(g2, x, 0.8, 0.6), gradient, rtol=1e-10)
+
+
+def test_a_ring_has_its_radius():
+    x = sample_mixture(jax.random.key(0), ring(8, radius=2.0, std=0.05), 2000)
+    np.testing.assert_allclose(jnp.linalg.norm(x, axis=1).mean(), 2.0, atol=0.02)
+
+
+def test_unknown_kinds_are_named():
+    with pytest.raises(ConfigError, match="prediction: unknown value 'epsilon'; did you mean 'eps'"):
+        to_x0("epsilon", jnp.zeros((1, 1)), jnp.zeros((1, 1)), 1.0, 1.0)
