@@ -2,6 +2,7 @@
 
 from aijax.gp import acquisition, bayesopt
 from aijax.gp.categorical import Categorical
+from aijax.gp.cross_validation import LeaveOneOut, leave_one_out
 from aijax.gp.exact import Exact, ExactPosterior
 from aijax.gp.fit import FitResult, fit
 from aijax.gp.fit_variational import VariationalFit, fit_variational
@@ -36,11 +37,11 @@ __all__ = [
     "GP", "SGPR", "SVGP", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "ExpectedImprovement",
     "FitResult", "Gamma", "Gaussian", "GradientEstimate", "Grid", "GridPosterior", "HalfNormal",
     "HeteroscedasticGaussian", "Iterative", "IterativePosterior", "KnowledgeGradient", "Laplace", "LaplacePosterior",
-    "Likelihood", "LogExpectedImprovement", "LogNormal", "Normal", "Poisson", "Prior", "ProbabilityOfImprovement",
-    "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT", "Suggestion", "ThompsonSampling", "Toeplitz",
-    "ToeplitzPosterior", "Uniform", "UpperConfidenceBound", "Variational", "VariationalFit", "VariationalPosterior",
-    "acquisition", "bayesopt", "cluster_inducing", "condition", "elbo", "evidence", "evidence_and_gradient", "fit",
-    "fit_variational", "greedy_inducing", "grid_points", "inducing_moments", "log_marginal_likelihood",
-    "log_predictive_density", "natural_step", "predict", "predict_probability", "predict_targets", "prior_svgp",
-    "random_inducing", "sample", "suggest",
+    "LeaveOneOut", "Likelihood", "LogExpectedImprovement", "LogNormal", "Normal", "Poisson", "Prior",
+    "ProbabilityOfImprovement", "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT", "Suggestion",
+    "ThompsonSampling", "Toeplitz", "ToeplitzPosterior", "Uniform", "UpperConfidenceBound", "Variational",
+    "VariationalFit", "VariationalPosterior", "acquisition", "bayesopt", "cluster_inducing", "condition", "elbo",
+    "evidence", "evidence_and_gradient", "fit", "fit_variational", "greedy_inducing", "grid_points",
+    "inducing_moments", "leave_one_out", "log_marginal_likelihood", "log_predictive_density", "natural_step",
+    "predict", "predict_probability", "predict_targets", "prior_svgp", "random_inducing", "sample", "suggest",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ with the same two methods, `evidence` and `condition`.
 
 import jax.numpy as jnp
 
+from aijax.errors import ConfigError
 from aijax.gp.exact import Exact, sample_prior
 from aijax.gp.model import GP, Evidence
 from aijax.typing import Any, Array, Bool, Float, PRNGKey
@@ -88,6 +89,9 @@ def predict(
       full_covariance: return the covariance `[n_new, n_new]` in place of the standard deviation.
       include_noise: of new targets in place of f: the noise variance is added, which must be a number then.
 
+    Raises:
+      ConfigError: `include_noise` where the noise differs from target to target, so that it is not known of new ones.
+
     >>> from aijax import gp, kernels
     >>> posterior = condition(gp.GP(kernels.RBF()), jnp.zeros(1), jnp.ones(1))
     >>> mean, std = predict(posterior, jnp.zeros(1))
@@ -97,6 +101,10 @@ def predict(
     mean, spread = posterior.predict(x_new, full_covariance)
     if include_noise:
         noise = posterior.gp.noise_variance
+        if jnp.ndim(noise):
+            raise ConfigError(
+                "include_noise: gp.noise_variance is one for each target of the data; add that of new ones"
+            )
         spread = spread + (noise * jnp.eye(len(spread), dtype=spread.dtype) if full_covariance else noise)
     return mean, spread if full_covariance else jnp.sqrt(spread)
 
@@ -109,6 +117,11 @@ def sample(key: PRNGKey, posterior: Any, x_new: Any, num_samples: int = 1) -> Ar
       posterior: of `condition` or of a fit; a `GP` for draws of the prior.
       x_new: n_new points.
       num_samples: how many; default 1.
+
+    >>> import jax
+    >>> from aijax import gp, kernels
+    >>> sample(jax.random.key(0), gp.GP(kernels.RBF()), jnp.linspace(0, 1, 5), 3).shape
+    (3, 5)
     """
     if isinstance(posterior, GP):
         return sample_prior(key, posterior, x_new, num_samples)

@@ -22,8 +22,9 @@ class GP:
 
     Args:
       kernel: a kernel of `aijax.kernels`, or any function of two points.
-      mean: None for 0; a number, which a fit may change; or `mean(x) -> [n]`, a noun with parameters or a function.
-      noise_variance: of each observation, a number or `[n]`; default 0.1.
+      mean: None for 0; a number, which a fit may change; or `mean(x) -> [n]` (`[n, m]` for m outputs), a noun with
+        parameters or a plain function.
+      noise_variance: of each observation, a number or `[n]`, at least 0; default 0.1.
 
     Raises:
       ConfigError: a kernel or a mean that is none of these, a negative noise variance.
@@ -37,21 +38,18 @@ class GP:
     noise_variance: Any = parameter(0.1, "nonnegative")
 
     def check(self):
-        if not callable(self.kernel):
-            raise ConfigError(f"kernel: expected a kernel or a function of two points, got {self.kernel!r}")
-        if not isinstance(self.kernel, kernels.Kernel):
-            object.__setattr__(self, "kernel", kernels.from_kernel_fn(self.kernel))
+        object.__setattr__(self, "kernel", kernels.as_kernel(self.kernel))
         if callable(self.mean):
             if jax.tree_util.all_leaves([self.mean]):
                 object.__setattr__(self, "mean", jax.tree_util.Partial(self.mean))
-        elif isinstance(self.mean, int):
+        elif isinstance(self.mean, int) and not isinstance(self.mean, bool):
             object.__setattr__(self, "mean", float(self.mean))
-        elif isinstance(self.mean, str | list | tuple | dict):
+        elif isinstance(self.mean, str | list | tuple | dict | bool):
             raise ConfigError(f"mean: expected None, a number or a function of x, got {self.mean!r}")
 
 
 def prior_mean(gp: GP, x: Any, n: int) -> Float[Array, " n"]:
-    """Returns the prior mean at n points x, `[n]`."""
+    """Returns the prior mean at n points x, `[n]`, or `[n, m]` where `gp.mean` gives it so."""
     if gp.mean is None:
         return jnp.zeros(n)
     return gp.mean(x) if callable(gp.mean) else jnp.broadcast_to(gp.mean, (n,))
