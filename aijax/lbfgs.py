@@ -266,7 +266,7 @@ class _Search:
     def evaluate(self, x):
         value, gradient = jax.value_and_grad(self.function)(x)
         good = jnp.isfinite(value) & jnp.isfinite(gradient).all()
-        return jnp.where(good, value, jnp.inf), jnp.where(good, gradient, 0)
+        return jnp.where(good, value, jnp.inf).astype(x.dtype), jnp.where(good, gradient, 0)
 
     def steepness(self, x, gradient):
         """Returns the largest entry of the gradient, or of the step that the box leaves of it."""

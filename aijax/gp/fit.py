@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import optax
 
 from aijax.descent import descend
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import Exact
-from aijax.gp.observations import residuals
+from aijax.gp.observations import known, residuals
 from aijax.gp.priors import Prior
 from aijax.gp.restarts import draw_starts
 from aijax.gp.trainable import Moved, choose_moved, split_arrays
@@ -130,7 +130,8 @@ def fit(
     Raises:
       ConfigError: a pattern that matches nothing, a parameter to fit that is 0 or out of its bounds, restarts without a
         key, an unknown optimiser.
-      DataError: data that `condition` refuses.
+      DataError: data that `condition` refuses; an evidence that is finite at no start (under `jit` the value is then
+        -inf).
 
     >>> from aijax import gp, kernels
     >>> x = jnp.linspace(0.0, 1.0, 9)
@@ -154,7 +155,12 @@ def fit(
         together = restarts * len(y) ** 2 <= 2**18
     options = _Options(optimizer, restarts, max_steps, float(tolerance), finalists, together)
     arrays, rest = split_arrays((model, solver, x, y, observed, key))
-    return _fit(arrays, moved, rest, options)
+    result = _fit(arrays, moved, rest, options)
+    if known(jnp.isfinite(result.value)) is False:
+        raise DataError(
+            f"model: the evidence is finite at none of {restarts} starts; the first is the model as it was given"
+        )
+    return result
 
 
 @dataclass(frozen=True)

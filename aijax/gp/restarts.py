@@ -34,12 +34,13 @@ def draw_starts(
         name, constraint, prior = moved.names[i].rpartition(".")[2], moved.constraints[i], moved.priors[i]
         if prior is not None:
             drawn = to_line(prior.sample(keys[i], shape, u.dtype), constraint)
-        elif moved.bounds[i] is not None and all(jnp.isfinite(to_line(b, constraint)) for b in moved.bounds[i]):
-            low, high = edges[i]
-            drawn = low + (high - low) * jax.random.uniform(keys[i], shape, u.dtype)
         else:
             centre, spread = _scale(name, constraint, u, x, variance)
             drawn = centre + spread * draws[i].reshape(shape)
+        if moved.bounds[i] is not None:
+            low, high = edges[i]
+            even = low + (high - low) * jax.scipy.stats.norm.cdf(draws[i].reshape(shape))
+            drawn = jnp.where(jnp.isfinite(low) & jnp.isfinite(high), even, jnp.clip(drawn, low, high))
         starts.append(jnp.concatenate([u[None], drawn.astype(u.dtype)]))
     return tuple(starts)
 

@@ -61,7 +61,7 @@ class Moved:
     def log_prior(self, line: Line) -> Array:
         """Returns the sum of the priors' log densities."""
         pairs = zip(self.priors, self.values(line), strict=True)
-        return sum((jnp.sum(prior.log_density(value)) for prior, value in pairs if prior is not None), jnp.zeros(()))
+        return sum(jnp.sum(prior.log_density(value)) for prior, value in pairs if prior is not None)
 
     def edges(self, line: Line) -> tuple[Line | None, Line | None]:
         """Returns the lowest and the highest point on the line; None where nothing is bounded."""
