@@ -50,6 +50,7 @@ def consistency_training_loss(
       probabilities: of each index from 0 to N - 2, such as `lognormal_probabilities(ratios)`; default equal.
       index, noise: in place of drawn ones.
     """
+    ratios = jnp.asarray(ratios, x0.dtype)
     index, noise = _draw(key, x0, ratios, probabilities, index, noise)
     low, high = _noisy(process, x0, noise, ratios[index]), _noisy(process, x0, noise, ratios[index + 1])
     return _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting)
@@ -74,6 +75,7 @@ def consistency_distillation_loss(
 
     Other arguments as of `consistency_training_loss`.
     """
+    ratios = jnp.asarray(ratios, x0.dtype)
     index, noise = _draw(key, x0, ratios, probabilities, index, noise)
     high = _noisy(process, x0, noise, ratios[index + 1])
     low = heun_step(denoise_fn, process, high, ratios[index + 1], ratios[index])
@@ -146,7 +148,7 @@ def doubling_curriculum(step: int, total: int, first: int = 10, last: int = 1280
 def _draw(key, x0, ratios, probabilities, index, noise):
     index_key, noise_key = jax.random.split(key)
     if index is None:
-        logits = jnp.zeros(len(ratios) - 1) if probabilities is None else jnp.log(probabilities)
+        logits = jnp.zeros(len(ratios) - 1) if probabilities is None else jnp.log(jnp.asarray(probabilities))
         index = jax.random.categorical(index_key, logits, shape=(len(x0),))
     if noise is None:
         noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
@@ -154,12 +156,10 @@ def _draw(key, x0, ratios, probabilities, index, noise):
 
 
 def _noisy(process, x0, noise, ratio):
-    ratio = jnp.asarray(ratio)
     return like_rows(process.alpha_at(ratio), x0) * (x0 + like_rows(ratio, x0) * noise)
 
 
 def _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting):
-    ratios = jnp.asarray(ratios, high.dtype)
     ratio_low, ratio_high = ratios[index], ratios[index + 1]
     output = consistency_fn(high, process.time_at(ratio_high))
     check_output(output, high, "consistency_fn")

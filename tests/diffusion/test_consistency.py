@@ -40,15 +40,21 @@ def test_the_golden_losses(case, arrays):
     case.close(ratios[case["index"] + 1], "sigma_hi")
     model, target, x0 = toy(WEIGHTS), toy(0.97 * WEIGHTS), arrays["x0"]
     given = {"index": arrays["index"], "noise": arrays["noise"]}
-    found = consistency_training_loss(
-        KEY, model, target, process, x0, ratios, distance="l2", weighting="uniform", **given
-    )
-    case.close(found, "ct_l2")
-    case.close(consistency_training_loss(KEY, model, None, process, x0, ratios, **given), "ict_huber")
     teacher = denoiser(case.mixture, process)
-    case.close(consistency_distillation_loss(KEY, model, target, teacher, process, x0, ratios, **given), "cd_heun_l2")
-    low, high = jnp.asarray(ratios)[arrays["index"]], jnp.asarray(ratios)[arrays["index"] + 1]
-    case.close(heun_step(teacher, process, x0 + high[:, None] * arrays["noise"], high, low), "x_heun")
+
+    @jax.jit
+    def losses(x0):
+        squared = {"distance": "l2", "weighting": "uniform"}
+        low, high = jnp.asarray(ratios)[given["index"]], jnp.asarray(ratios)[given["index"] + 1]
+        return {
+            "ct_l2": consistency_training_loss(KEY, model, target, process, x0, ratios, **squared, **given),
+            "ict_huber": consistency_training_loss(KEY, model, None, process, x0, ratios, **given),
+            "cd_heun_l2": consistency_distillation_loss(KEY, model, target, teacher, process, x0, ratios, **given),
+            "x_heun": heun_step(teacher, process, x0 + high[:, None] * given["noise"], high, low),
+        }
+
+    for name, value in losses(x0).items():
+        case.close(value, name)
 
 
 @pytest.mark.golden("consistency_schedule")
@@ -71,12 +77,9 @@ def test_the_exact_function_of_a_gaussian_has_no_distillation_loss(float64):
     exact = lambda x, t: x * (jnp.sqrt((1 + 0.01**2) / (1 + t**2)))[:, None]  # noqa: E731
     teacher = lambda x, t: x / (1 + t[:, None] ** 2)  # noqa: E731
     x0 = jax.random.normal(KEY, (64, 2))
-    loss = consistency_distillation_loss(KEY, exact, None, teacher, process, x0, ratios)
-    assert float(loss.max()) < 1e-8
-    drawn = consistency_training_loss(
-        KEY, exact, None, process, x0, ratios, probabilities=lognormal_probabilities(ratios)
-    )
-    assert drawn.shape == (64,) and np.isfinite(drawn).all()
+    chosen = {"probabilities": lognormal_probabilities(ratios)}
+    loss = jax.jit(lambda x0: consistency_distillation_loss(KEY, exact, None, teacher, process, x0, ratios, **chosen))
+    assert float(loss(x0).max()) < 1e-8
 
 
 def test_unknown_distances_are_named():

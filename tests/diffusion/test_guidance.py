@@ -34,9 +34,9 @@ def test_the_golden_classifier_guidance(case, arrays):
     def log_prob(x, t):
         return log_posterior(case.mixture, x, p["alpha"], p["sigma"])[:, p["component"]]
 
-    case.close(log_prob(x, 0), "log_prob")
+    case.close(jax.jit(log_prob)(x, 0), "log_prob")
     score_fn = lambda x, t: score(case.mixture, x, p["alpha"], p["sigma"])  # noqa: E731
-    guided = classifier_guidance(score_fn, log_prob, EDM(), scale=p["scale"], prediction="score")
+    guided = jax.jit(classifier_guidance(score_fn, log_prob, EDM(), scale=p["scale"], prediction="score"))
     case.close(guided(x, p["sigma"]), "guided_score")
 
 
@@ -50,8 +50,8 @@ def test_classifier_guidance_of_weight_1_samples_the_component(g2, float64):
 
     for kind in ("x0", "eps", "v"):
         model = as_kind(denoiser(g2, process), process, "x0", kind)
-        wanted = as_kind(denoiser(one, process), process, "x0", kind)(x, t)
-        guided = classifier_guidance(model, log_prob, process, prediction=kind)
+        wanted = jax.jit(as_kind(denoiser(one, process), process, "x0", kind))(x, t)
+        guided = jax.jit(classifier_guidance(model, log_prob, process, prediction=kind))
         np.testing.assert_allclose(guided(x, t), wanted, rtol=1e-8, atol=1e-9)
 
 

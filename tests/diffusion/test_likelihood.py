@@ -70,6 +70,7 @@ def test_the_golden_flows(case, arrays):
     case.close(seen.states[stages - 1 :: stages], case["x"][1:])
 
 
+@pytest.mark.slow
 def test_several_probes_have_a_standard_error(g2):
     process, x = VP(), jnp.array([[0.5, 0.5], [-1.0, 0.4]])
     model = denoiser(g2, process)

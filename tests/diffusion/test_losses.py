@@ -30,13 +30,19 @@ def starts(name):
 def test_the_golden_score_matching(case, arrays):
     process = case.process
     score_fn = lambda x, t: score(case.mixture, x, process.alpha(t), process.sigma(t))  # noqa: E731
-    for name in ("dsm_mean", "dsm_sum", "lik_mean", "lik_sum"):
-        weight, reduce = name.split("_")
-        found = denoising_loss(
-            KEY, score_fn, process, arrays["x0"], prediction="score", t=arrays["t"], noise=arrays["noise"],
-            weighting={"dsm": "eps", "lik": "likelihood"}[weight], reduce={"mean": "mean", "sum": "half_sum"}[reduce],
-        )  # fmt: skip
-        case.close(found, name)
+
+    @jax.jit
+    def losses(x0, t, noise):
+        return {
+            f"{name}_{short}": denoising_loss(
+                KEY, score_fn, process, x0, prediction="score", weighting=weighting, reduce=reduce, t=t, noise=noise
+            )
+            for name, weighting in (("dsm", "eps"), ("lik", "likelihood"))
+            for short, reduce in (("mean", "mean"), ("sum", "half_sum"))
+        }
+
+    for name, value in losses(arrays["x0"], arrays["t"], arrays["noise"]).items():
+        case.close(value, name)
 
 
 @pytest.mark.golden("loss", where=starts("ssm"))
@@ -53,17 +59,18 @@ def test_the_golden_edm_loss(case, arrays):
     p, process = case.params, EDM(1e-4, 1e4)
     t = jnp.exp(p["P_mean"] + p["P_std"] * arrays["u"])
     case.close(t, "sigma")
-    options = {"sigma_data": p["sigma_data"], "t": t, "noise": arrays["noise"]}
-    case.close(edm_loss(KEY, denoiser(case.mixture, process), process, arrays["x0"], **options), "loss")
-    case.close(from_x0("F", arrays["D"], arrays["y"], 1.0, t, sigma_data=p["sigma_data"]), "F")
+    model, data = denoiser(case.mixture, process), p["sigma_data"]
+    loss = jax.jit(lambda x0, t, z: edm_loss(KEY, model, process, x0, sigma_data=data, t=t, noise=z))
+    case.close(loss(arrays["x0"], t, arrays["noise"]), "loss")
+    case.close(jax.jit(lambda d, y, t: from_x0("F", d, y, 1.0, t, sigma_data=data))(arrays["D"], arrays["y"], t), "F")
 
 
 @pytest.mark.golden("loss", where=starts("flow"))
 def test_the_golden_flow_matching(case, arrays):
     process = Flow()
     velocity = as_kind(denoiser(case.mixture, process), process, "x0", "velocity")
-    found = flow_matching_loss(KEY, velocity, process, arrays["x0"], t=arrays["t"], noise=arrays["noise"])
-    case.close(found, "loss")
+    loss = jax.jit(lambda x0, t, z: flow_matching_loss(KEY, velocity, process, x0, t=t, noise=z))
+    case.close(loss(arrays["x0"], arrays["t"], arrays["noise"]), "loss")
 
 
 def test_weightings_are_one_error_weighted(g2, float64):
@@ -77,11 +84,14 @@ def test_weightings_are_one_error_weighted(g2, float64):
         model = as_kind(exact, process, "x0", kind)
         return denoising_loss(KEY, model, process, x0, prediction=kind, weighting=weighting, t=t, noise=noise)
 
-    np.testing.assert_allclose(loss("eps"), snr * loss("x0"), rtol=1e-10)
-    np.testing.assert_allclose(loss("min_snr"), jnp.minimum(snr, 5) * loss("x0"), rtol=1e-10)
-    np.testing.assert_allclose(loss("p2"), loss("eps") / (1 + snr), rtol=1e-10)
-    np.testing.assert_allclose(loss("v", "v"), (snr + 1) * loss("x0"), rtol=1e-10)
-    np.testing.assert_allclose(loss("edm", "F"), loss("edm"), rtol=1e-9)
+    names = [(name, "x0") for name in ("x0", "eps", "min_snr", "p2", "edm")] + [("v", "v"), ("edm", "F")]
+    values = jax.jit(lambda: [loss(*name) for name in names])()
+    x0_loss, eps, min_snr, p2, edm, v, edm_of_f = values
+    np.testing.assert_allclose(eps, snr * x0_loss, rtol=1e-10)
+    np.testing.assert_allclose(min_snr, np.minimum(snr, 5) * x0_loss, rtol=1e-10)
+    np.testing.assert_allclose(p2, eps / (1 + snr), rtol=1e-10)
+    np.testing.assert_allclose(v, (snr + 1) * x0_loss, rtol=1e-10)
+    np.testing.assert_allclose(edm_of_f, edm, rtol=1e-9)
 
 
 def test_the_exact_denoiser_is_the_least():
@@ -90,7 +100,7 @@ def test_the_exact_denoiser_is_the_least():
     loss = lambda scale: denoising_loss(  # noqa: E731
         KEY, lambda x, t: scale * process.alpha(t)[:, None] * x, process, x0, weighting="x0"
     ).mean()
-    assert abs(jax.grad(loss)(1.0)) < 0.03
+    assert abs(jax.jit(jax.grad(loss))(1.0)) < 0.03
 
 
 @pytest.mark.parametrize("times", [uniform_times, lognormal_times, logit_normal_times])

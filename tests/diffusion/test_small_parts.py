@@ -71,9 +71,6 @@ def test_the_short_forms_train_and_sample():
     assert np.isfinite(gradient)
     x = model.sample(KEY, (512, 2), num_steps=60)
     np.testing.assert_allclose(x.std(0), 1.0, atol=0.25)
-    found = jax.jit(lambda x: model.log_likelihood(KEY, x, divergence="exact", solver="tsit5"))(jnp.zeros((1, 2)))
-    np.testing.assert_allclose(found.log_prob, -np.log(2 * np.pi), atol=2e-2)
-
     discrete = ddpm(lambda x, t: jnp.zeros_like(x), num_steps=20, beta_start=1e-3, beta_end=0.3)
     np.testing.assert_allclose(discrete.loss(KEY, jnp.zeros((4000, 2))), 1.0, atol=0.05)
     assert discrete.sample(KEY, (3, 2)).shape == discrete.ddim_sample(KEY, (3, 2), steps=5).shape == (3, 2)

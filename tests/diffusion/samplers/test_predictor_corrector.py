@@ -35,7 +35,7 @@ def discrete_levels(case):
 
 
 @pytest.mark.golden("predictor_step")
-def test_the_golden_predictors(case, arrays):
+def test_the_golden_predictors(case, float64):
     p, process = case.params, case.process
     flow = p["probability_flow"]
     in_time = p["predictor"] == "euler_maruyama" or p["sde"] == "subvp"
@@ -53,9 +53,9 @@ def test_the_golden_predictors(case, arrays):
             diffusion = ReverseDiffusion(flow, noise_last=True)
             sampler = ancestral if p["predictor"] == "ancestral_sampling" else diffusion
         plan = compact(sampler.plan(process, grid), jnp.float64)
-        row = jax.tree.map(lambda column: column[0], plan.update)
-        x, z = arrays["x"][i], arrays["noise"][i]
-        eps = -grid.sigmas[0] * arrays["score"][i]
+        row = jax.tree.map(lambda column: np.asarray(column)[0], plan.update)
+        x, z = case["x"][i], case["noise"][i]
+        eps = -grid.sigmas[0] * case["score"][i]
         x0 = (x - grid.sigmas[0] * eps) / grid.alphas[0]
         case.close(combine(row, x, None, (x0,), (eps,), z), case["x_next"][i])
         case.close(combine(row, x, None, (x0,), (eps,), 0 * z), case["x_mean"][i])
@@ -68,13 +68,19 @@ def test_the_golden_correctors(case, arrays):
     if p["sde"] == "vp":
         index = np.floor(t * (p["N"] - 1) + 1e-9).astype(int)
         shrink = 1 - linear_table(p["N"], p["beta_min"] / p["N"], p["beta_max"] / p["N"]).betas[index]
-    x = arrays["x"]
-    for z in arrays["noise"]:
-        slope = score(case.mixture, x, process.alpha(t), process.sigma(t))
-        if p["corrector"] == "langevin":
-            x, mean = langevin_step(x, slope, z, p["snr"], shrink)
-        else:
-            x, mean = annealed_langevin_step(x, slope, z, p["snr"], process.sigma(t), shrink)
+    mixture, alpha, sigma = case.mixture, process.alpha(t), process.sigma(t)
+
+    @jax.jit
+    def correct(x, noise):
+        for z in noise:
+            slope = score(mixture, x, alpha, sigma)
+            if p["corrector"] == "langevin":
+                x, mean = langevin_step(x, slope, z, p["snr"], shrink)
+            else:
+                x, mean = annealed_langevin_step(x, slope, z, p["snr"], sigma, shrink)
+        return x, mean
+
+    x, mean = correct(arrays["x"], arrays["noise"])
     case.close(x, "x_next")
     case.close(mean, "x_mean")
 
