@@ -30,8 +30,8 @@ from aijax.errors import ConfigError
 from aijax.gp.iterative_posterior import IterativePosterior
 from aijax.gp.model import GP, Evidence
 from aijax.gp.observations import known, residuals
-from aijax.gp.whitened import System, make_system, map_rows, solve, solve_whitened, white_part
-from aijax.kernels.products import Rows, split_rows
+from aijax.gp.whitened import System, make_system, solve, solve_whitened, white_part
+from aijax.kernels.products import Rows, map_rows, rows_product, split_rows
 from aijax.linalg import quadrature
 from aijax.linalg.low_rank import low_rank_log_determinant, solve_root, solve_root_transpose
 from aijax.linalg.vectors import check_count
@@ -57,7 +57,8 @@ class Iterative:
       tolerance: the relative residual of every solve, in the norm of the preconditioner; default 1e-4.
       max_iterations: of a solve; default 1000.
       lanczos_steps: of the quadrature for the log-determinant; default 100.
-      block_size: rows of the kernel matrix made at a time on each device; default as many as make 2^24 entries.
+      block_size: rows of the kernel matrix made at a time on each device, 4096 entries of each; default 1024. More of
+        them suit an accelerator.
       solve_size: right-hand sides solved for together when variances are predicted; default 256.
       mesh: devices that share the rows; default one. Any number of devices gives the same numbers.
 
@@ -95,7 +96,7 @@ class Iterative:
 
     def rows(self, n: int) -> Rows:
         """Returns how n rows are dealt out."""
-        return split_rows(n, n, self.block_size, self.mesh)
+        return split_rows(n, self.block_size, self.mesh)
 
     def rank_of(self, n: int) -> int:
         """Returns the rank of the preconditioner for n points."""
@@ -254,15 +255,16 @@ def bilinear_parts(terms: Terms, kernel: Any, x: Any, noise: Array) -> tuple[Arr
     noise = rows.pad(noise) + white_part(kernel, x)
     vectors = jnp.concatenate([terms.weights, terms.probes], 1)
 
-    def block(kernel, x, pivots, vectors, share, cross, part, probes, factor, scale):
-        product = jnp.matmul(kernel(part, x), vectors, precision="highest")
+    product = rows_product(kernel, rows, x, x, vectors)
+
+    def block(kernel, pivots, share, cross, part, probes, factor, scale):
         near = kernel(part, pivots)
         seen = jnp.sum(probes * jnp.matmul(near, share, precision="highest"), 0)
         weight = scale[:, None] * jnp.matmul(factor, cross, precision="highest")
-        return product, (2 * seen, 2 * jnp.sum(weight * near))
+        return (), (2 * seen, 2 * jnp.sum(weight * near))
 
-    whole = (kernel, x, pivots, vectors, terms.share, terms.cross)
-    product, (seen, trace) = map_rows(block, rows, whole, (x, terms.probes, system.root.factor, scale))
+    parts = (x, terms.probes, system.root.factor, scale)
+    _, (seen, trace) = map_rows(block, rows, (kernel, pivots, terms.share, terms.cross), parts)
     among = kernel(pivots, pivots)
     seen = seen - jnp.sum(terms.share * jnp.matmul(among, terms.share, precision="highest"), 0)
     seen = seen + jnp.sum(noise[:, None] * terms.probes**2, 0)

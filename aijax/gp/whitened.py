@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from aijax.kernels.products import Rows, map_rows
+from aijax.kernels.products import Rows, map_rows, rows_product
 from aijax.linalg import CGResult, cg, pivoted_cholesky
 from aijax.linalg.low_rank import LowRankRoot, low_rank_root, solve_root, solve_root_transpose
 from aijax.typing import Any, Array, Bool, Float
@@ -71,7 +71,7 @@ def make_system(kernel: Any, x: Any, noise: Array, observed: Array | None, rows:
       kernel, x: the kernel and its n points.
       noise: variances `[n]`.
       observed: None or `[n]` of bool.
-      rows: of `split_rows(n, n, ...)`.
+      rows: of `split_rows(n, ...)`.
       rank: columns of the preconditioner.
     """
     observed = jnp.ones(rows.n, bool) if observed is None else observed
@@ -119,12 +119,7 @@ def solve_whitened(
 def apply_matrix(system: System, v: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Returns `A v = v + W K W v`."""
     scale = system.whitening[:, None]
-
-    def block(kernel, x, v, part):
-        return jnp.matmul(kernel(part, x), v, precision="highest"), ()
-
-    product, _ = map_rows(block, system.rows, (system.kernel, system.x, scale * v), (system.x,))
-    return v + scale * product
+    return v + scale * rows_product(system.kernel, system.rows, system.x, system.x, scale * v)
 
 
 def cross_columns(system: System, x_other: Any) -> Float[Array, "n m"]:

@@ -1,8 +1,9 @@
 """Products with a Gram matrix that is never held: its rows are made in blocks, used and forgotten.
 
 The rows are dealt out over the devices of a mesh, and each device makes its own, block by block; only the vectors go
-between devices (Wang et al. 2019, arXiv:1903.08114, section 3). Memory is that of a block, `rows x n2`. In reverse mode
-the rows are made again, so that it is the same there.
+between devices (Wang et al. 2019, arXiv:1903.08114, section 3). A block of rows is made in tiles of some columns, so
+that it is used while it is in a cache: memory is that of a tile. In reverse mode tiles are made again, so that it is
+the same there.
 """
 
 import functools
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from aijax.linalg.vectors import check_count
-from aijax.parallel import each_device
+from aijax.parallel import each_device, replicated
 from aijax.typing import Any, Array, Callable, Float, PyTree
 
-BLOCK_ENTRIES = 2**24
-"""Entries of a block of rows where no size is given."""
+BLOCK_SIZE = 1024
+TILE_SIZE = 4096
 
 
 def kernel_product(
@@ -30,14 +31,14 @@ def kernel_product(
     block_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, "n1 *k"]:
-    """Returns `k(x1, x2) v` in the memory of a few rows of the matrix. Differentiable.
+    """Returns `k(x1, x2) v` in the memory of a tile of the matrix. Differentiable.
 
     Args:
       kernel: a kernel, or any function of two sets of points.
       x1: n1 points: arrays whose first axis counts them.
       x2: n2 points.
       v: `[n2]` or `[n2, k]`.
-      block_size: rows made at a time on each device; default as many as make 2^24 entries.
+      block_size: rows made at a time on each device, 4096 entries of each; default 1024.
       mesh: devices that share the rows; default one.
 
     >>> from aijax.kernels.stationary import RBF
@@ -45,15 +46,10 @@ def kernel_product(
     >>> kernel_product(RBF(), x, x, jnp.ones(3)).tolist()
     [3.0, 3.0, 3.0]
     """
-    n1, n2 = count_rows(x1), count_rows(x2)
-    rows = split_rows(n1, n2, block_size, mesh)
+    n1 = count_rows(x1)
+    rows = split_rows(n1, block_size, mesh)
     columns = v if v.ndim == 2 else v[:, None]
-
-    def block(kernel, x2, columns, part):
-        return jnp.matmul(kernel(part, x2), columns, precision="highest"), ()
-
-    result, _ = map_rows(block, rows, (kernel, x2, columns), (rows.pad(x1),))
-    return result[:n1].reshape(n1, *v.shape[1:])
+    return rows_product(kernel, rows, rows.pad(x1), x2, columns)[:n1].reshape(n1, *v.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -80,15 +76,33 @@ class Rows:
         return jnp.pad(array, [(0, self.padded - self.n)] + [(0, 0)] * (array.ndim - 1))
 
 
-def split_rows(n: int, width: int, block_size: int | None = None, mesh: Mesh | None = None) -> Rows:
-    """Returns how to deal out n rows of `width` entries each; blocks are of equal size, at most `block_size`."""
-    if block_size is None:
-        block_size = max(1, BLOCK_ENTRIES // width)
+def split_rows(n: int, block_size: int | None = None, mesh: Mesh | None = None) -> Rows:
+    """Returns how to deal out n rows; blocks are of equal size, at most `block_size`."""
+    block_size = BLOCK_SIZE if block_size is None else block_size
     check_count("block_size", block_size)
     devices = 1 if mesh is None else mesh.size
     share = math.ceil(n / devices)
     blocks = math.ceil(share / block_size)
     return Rows(n, devices, blocks, math.ceil(share / blocks), mesh)
+
+
+def rows_product(kernel: Any, rows: Rows, x1: Any, x2: Any, v: Float[Array, "n2 k"]) -> Float[Array, "n1 k"]:
+    """Returns `k(x1, x2) v`, all `rows.padded` rows of it, for points x1 that were padded."""
+    tiles = split_rows(count_rows(x2), TILE_SIZE)
+
+    def stack(a):
+        return a.reshape(tiles.blocks, tiles.size, *a.shape[1:])
+
+    def block(kernel, x2, v, part):
+        @jax.checkpoint
+        def add(total, tile):
+            points, vectors = tile
+            return total + jnp.matmul(kernel(part, points), vectors, precision="highest"), None
+
+        return jax.lax.scan(add, jnp.zeros((rows.size, v.shape[-1]), v.dtype), (x2, v))[0], ()
+
+    whole = (kernel, jax.tree.map(stack, tiles.pad(x2)), stack(tiles.pad_zero(v)))
+    return map_rows(block, rows, whole, (x1,))[0]
 
 
 def map_rows(
@@ -111,7 +125,12 @@ def map_rows(
     def stack(a):
         return a.reshape(rows.devices, rows.blocks, rows.size, *a.shape[1:])
 
-    by_row, sums = each_device(device, rows.mesh, whole=len(whole))(*whole, *jax.tree.map(stack, parts))
+    def everywhere(tree):
+        # what is not made of rows of the kernel is small, and each device has it: they talk once a product
+        return tree if rows.mesh is None else jax.lax.with_sharding_constraint(tree, replicated(rows.mesh))
+
+    stacked = jax.tree.map(stack, everywhere(parts))
+    by_row, sums = everywhere(each_device(device, rows.mesh, whole=len(whole))(*whole, *stacked))
     by_row = jax.tree.map(lambda a: a.reshape(rows.padded, *a.shape[3:]), by_row)
     return by_row, jax.tree.map(lambda a: a.sum((0, 1)), sums)
 

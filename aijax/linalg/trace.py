@@ -135,8 +135,10 @@ def quadrature(function: Callable[[Array], Array], process: Lanczos) -> Array:
         values, vectors = jnp.linalg.eigh(matrix)
         return norm**2 * jnp.sum(vectors[0] ** 2 * function(_reached(values, vectors[0])))
 
-    one = jax.vmap(one) if process.norm.ndim else one
-    return one(process.tridiagonal(), process.norm)
+    if process.norm.ndim == 0:
+        return one(process.tridiagonal(), process.norm)
+    # one after the other: eigh of a batch waits for the threads that, on several host devices, wait for it
+    return jax.lax.map(lambda column: one(*column), (process.tridiagonal(), process.norm))
 
 
 def log_determinant(
