@@ -54,10 +54,12 @@ def test_golden(golden, name):
         np.testing.assert_allclose(got, arrays[key], entry["rtol"], entry["atol"])
 
     theta = jnp.log(jnp.array([params[key] for key in order]))
-    lml, slope = jax.value_and_grad(value)(theta)
-    check(lml, "lml")
     if "lml_grad" in arrays:
+        lml, slope = jax.value_and_grad(value)(theta)
         check(slope, "lml_grad")
+    else:
+        lml = value(theta)
+    check(lml, "lml")
     posterior = gp.condition(model(theta), arrays["x"], arrays["y"], solver=gp.StateSpace())
     mean, covariance = gp.predict(posterior, arrays["z"], full_covariance=True)
     check(mean, "mean")
@@ -95,9 +97,10 @@ def test_every_cut_gives_exact_inference(expected, name):
     np.testing.assert_allclose(evidence.value, value, rtol=1e-12)
     assert evidence.converged
     posterior = gp.condition(model, x, y, observed=observed, solver=SOLVERS[name])
-    got_mean, std = gp.predict(posterior, x_new)
-    np.testing.assert_allclose(got_mean, mean, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(std**2, np.diag(covariance), rtol=1e-10)
+    if not SOLVERS[name].parallel:
+        got_mean, std = gp.predict(posterior, x_new)
+        np.testing.assert_allclose(got_mean, mean, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(std**2, np.diag(covariance), rtol=1e-10)
     got_mean, got = gp.predict(posterior, x_new, full_covariance=True)
     np.testing.assert_allclose(got_mean, mean, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(got, covariance, rtol=1e-9, atol=1e-12)
@@ -193,11 +196,13 @@ def test_float32_is_close_to_float64():
     posterior = gp.condition(model, t, y, solver=gp.StateSpace())
     single = gp.log_marginal_likelihood(model, t, y, solver=gp.StateSpace()), *gp.predict(posterior, z)
     assert {leaf.dtype for leaf in single} == {np.dtype(np.float32)}
-    exact = gp.condition(model, *(a.astype(float) for a in (t, y)))
-    value = gp.log_marginal_likelihood(model, *(a.astype(float) for a in (t, y)))
+    t, y, z = (a.astype(float) for a in (t, y, z))
+    gram, cross = np.exp(-np.abs(t[:, None] - t) / 1.3) + 0.1 * np.eye(100), np.exp(-np.abs(z[:, None] - t) / 1.3)
+    value = -(y @ np.linalg.solve(gram, y) + np.linalg.slogdet(gram)[1] + 100 * np.log(2 * np.pi)) / 2
     np.testing.assert_allclose(single[0], value, rtol=2e-5)
-    for one, two in zip(single[1:], gp.predict(exact, z.astype(float)), strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-4)
+    np.testing.assert_allclose(single[1], cross @ np.linalg.solve(gram, y), atol=1e-4)
+    told = np.sum(cross.T * np.linalg.solve(gram, cross.T), 0)
+    np.testing.assert_allclose(single[2], np.sqrt(1 - told), atol=1e-4)
 
 
 def test_mistakes_are_told():

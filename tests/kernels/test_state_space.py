@@ -83,6 +83,24 @@ def rational_noise(drift, density, step, terms=120):
     return total.astype(float)
 
 
+def test_derivatives_are_finite_and_right_at_all_dampings_and_steps():
+    steps = jnp.array([0.0, 1e-3, 0.3, 0.7, 40.0])
+
+    def matrices(quality):
+        form = k.markov(k.SHO(1.1, quality, 0.9))
+        return jnp.stack([form.transition(steps), form.noise(steps)])
+
+    @jax.jit
+    @jax.vmap
+    def both(quality):
+        step = 1e-5
+        numeric = (matrices(quality + step) - matrices(quality - step)) / (2 * step)
+        return numeric, jax.jacrev(matrices)(quality)
+
+    numeric, slopes = both(jnp.array([0.1, 0.5, 6.0]))
+    np.testing.assert_allclose(slopes, numeric, rtol=1e-6, atol=1e-7)
+
+
 def test_exponential_tail_and_its_derivative():
     z = jnp.array([0.0, 1e-8, 0.5, 1.999, 2.001, 30.0])
 
