@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from aijax.errors import ConfigError
-from aijax.parameters import noun
 from aijax.typing import Any, Array, Callable, PyTree
 
 RUNNING, SMALL_GRADIENT, SAME_VALUE, MAX_STEPS, NO_DESCENT, BAD_START, OVERTAKEN, FAILED_STEP = range(8)
@@ -44,7 +43,8 @@ SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
 MAX_SEARCH = 20
 
 
-@noun
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Minimum:
     """Where a minimisation ended, and why. Of several starts, each field has their axis first.
 

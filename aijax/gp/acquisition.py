@@ -135,8 +135,9 @@ def log_batch_expected_improvement(
     """Returns the logarithm of `batch_expected_improvement`, made smooth so that each point has a slope everywhere.
 
     The maxima over the first q - 1 points and with `best` are softened by `softness log(1 + exp(x / softness))`, to
-    which `0.1 softness / (1 + (x / softness)^2)` is added: its tail falls like a power, so that points far below `best`
-    are still shown the way (after Ament et al. 2023, section 4.2). With q = 1 it is `log_expected_improvement`.
+    which `0.1 softness / (1 + (x / softness)^2)` is added, and to the gain of the last point too: its tail falls like a
+    power, so that points far below `best` are still shown the way (after Ament et al. 2023, section 4.2). With q = 1 it
+    is `log_expected_improvement`.
 
     Args: as `batch_expected_improvement`, and
       softness: in units of the largest standard deviation.
@@ -147,7 +148,10 @@ def log_batch_expected_improvement(
     unit = softness * jnp.sqrt(jnp.max(jnp.diagonal(covariance)))
     x = jax.nn.logsumexp(first / unit, -1) - best / unit
     gain = unit * (jax.nn.softplus(x) + 0.1 / (1 + x**2))
-    total = jnp.logaddexp(jnp.log(gain), log_expected_improvement(last, std, best + gain))
+    beyond = (last - best - gain) / unit
+    total = jnp.logaddexp(
+        jnp.log(gain + 0.1 * unit / (1 + beyond**2)), log_expected_improvement(last, std, best + gain)
+    )
     return jax.nn.logsumexp(total, b=weights)
 
 

@@ -16,8 +16,10 @@ and never the best. One that is pending takes the mean of the posterior, so that
 (Ginsbourger et al. 2010, "kriging believer").
 """
 
+import dataclasses
 import functools
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +33,14 @@ from aijax.gp.priors import LogNormal
 from aijax.gp.suggest import Acquisition, LogExpectedImprovement, Suggestion, box_points, check_bounds, suggest
 from aijax.gp.trainable import split_arrays
 from aijax.kernels import Matern52
-from aijax.parameters import noun, static
+from aijax.parameters import static
 from aijax.typing import Any, Array, Bool, Float, Int, PRNGKey
 
 EMPTY, PENDING, OBSERVED, FAILED = range(4)
 
 
-@noun
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class BayesOpt:
     """What is known of a function.
 
@@ -174,15 +177,8 @@ def tell(state: BayesOpt, x: Float[Array, "*q d"], y: Float[Array, "*q"] | float
     if known(jnp.sum(kept == EMPTY) < len(x)):
         raise ConfigError(f"capacity: {capacity} evaluations are held; init with a larger capacity")
     places = jnp.nonzero(kept == EMPTY, size=len(x), fill_value=capacity)[0]
-    return BayesOpt(
-        state.model,
-        state.priors,
-        state.bounds,
-        state.x.at[places].set(x),
-        state.y.at[places].set(y),
-        kept.at[places].set(status),
-        state.design,
-        state.initial,
+    return dataclasses.replace(
+        state, x=state.x.at[places].set(x), y=state.y.at[places].set(y), status=kept.at[places].set(status)
     )
 
 

@@ -7,6 +7,8 @@ An acquisition is a noun with `scorer(key, posterior, best, bounds, q)`, which r
 that is to be maximised. The formulas are in `aijax.gp.acquisition`.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +109,8 @@ class ThompsonSampling(Acquisition):
     joint = True
 
 
-@noun
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Suggestion:
     """Where to evaluate next.
 
@@ -119,7 +122,7 @@ class Suggestion:
 
     x: Array
     value: Array
-    converged: Array = True
+    converged: Array
 
 
 def suggest(

@@ -14,7 +14,7 @@ import numpy as np
 
 from aijax.bijections import from_line, to_line
 from aijax.errors import ConfigError, did_you_mean
-from aijax.parameters import named_parameters, noun, static
+from aijax.parameters import named_parameters, static
 from aijax.typing import Any, Array, Callable, Mapping, PyTree
 
 _SOLVER = "solver."
@@ -23,7 +23,8 @@ Line = tuple[Array, ...]
 """A point on the line: an array for each parameter that is moved."""
 
 
-@noun
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Moved:
     """The parameters that a fit moves: some leaves of the tree `(model, solver)`.
 
