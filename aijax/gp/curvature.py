@@ -58,8 +58,8 @@ class DiagonalCurvature:
         rest = self.minus_root * jax.scipy.linalg.cho_solve((self.minus_factor, True), rest)
         return result - rest + self._plus(_product(gram, rest))
 
-    def halves(self, gram: Float[Array, "n n"], cross: Float[Array, "n t"]) -> tuple[Array, Any]:
-        """Returns F and G (None where there is no W_-) with `cross^T R cross = F^T F - G^T G`."""
+    def halves(self, gram: Any, cross: Float[Array, "n t"]) -> tuple[Array, Any]:
+        """Returns F and G with `cross^T R cross = F^T F - G^T G`; where there is no W_-, G is None and K not used."""
         half = _solve(self.factor, self.root[:, None] * cross)
         if self.minus_root is None:
             return half, None
@@ -121,22 +121,22 @@ class SoftmaxCurvature:
 
     def reduction(self, cross: Float[Array, "n t"]) -> Float[Array, "t c c"]:
         """Returns `cross_i^T R_kl cross_i` for every column i of cross."""
-        images = jnp.einsum("kij,jt->kit", self.blocks, cross, precision="highest")
-        own = jnp.einsum("it,kit->tk", cross, images, precision="highest")
-        halves = jax.vmap(lambda image: _solve(self.factor, image))(images)
-        joint = jnp.einsum("kit,lit->tkl", halves, halves, precision="highest")
+        images = jnp.einsum("kij,jt->ikt", self.blocks, cross, precision="highest")
+        own = jnp.einsum("it,ikt->tk", cross, images, precision="highest")
+        halves = _solve(self.factor, images.reshape(len(cross), -1)).reshape(images.shape)
+        joint = jnp.einsum("ikt,ilt->tkl", halves, halves, precision="highest")
         return own[:, :, None] * jnp.eye(own.shape[1], dtype=own.dtype) - joint
 
 
 def softmax_curvature(gram: Float[Array, "n n"], probability: Float[Array, "n c"]) -> SoftmaxCurvature:
     """Returns the factors for the softmax."""
-    blocks = jax.vmap(lambda pi: _block(gram, pi)[0], in_axes=1)(probability)
+    blocks = jax.lax.map(lambda pi: _block(gram, pi)[0], probability.T)
     return SoftmaxCurvature(probability, blocks, _sum_factor(blocks, probability))
 
 
 def softmax_half_log_determinant(gram: Float[Array, "n n"], probability: Float[Array, "n c"]) -> Float[Array, ""]:
     """Returns `1/2 log det(I + K W)` for the softmax, to be differentiated."""
-    blocks, values = jax.vmap(lambda pi: _block(gram, pi), in_axes=1)(probability)
+    blocks, values = jax.lax.map(lambda pi: _block(gram, pi), probability.T)
     return jnp.sum(values) + jnp.sum(jnp.log(jnp.diagonal(_sum_factor(blocks, probability))))
 
 

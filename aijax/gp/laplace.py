@@ -126,7 +126,8 @@ class LaplacePosterior:
             if full_covariance:
                 raise ConfigError("full_covariance: of classes it is given point by point, by latent_covariance")
             return mean, jnp.diagonal(self._class_covariance(cross, x_new), axis1=1, axis2=2)
-        half, back = self.curvature.halves(self.gp.kernel(self.x), cross.T)
+        gram = None if self.curvature.minus_root is None else self.gp.kernel(self.x)
+        half, back = self.curvature.halves(gram, cross.T)
         if full_covariance:
             covariance = self.gp.kernel(x_new) - half.T @ half
             return mean, covariance if back is None else covariance + back.T @ back

@@ -173,8 +173,7 @@ def natural_gradient(
     m, roots = _latents_first(svgp)
     a = columns.columns
     g, h = (jnp.atleast_2d(slope.T) for slope in (by_mean, by_variance))
-    half = jax.vmap(lambda root: _solve(root, jnp.eye(len(root), dtype=root.dtype)))(roots)
-    precision = jnp.einsum("qki,qkj->qij", half, half, precision="highest")
+    precision = jax.lax.map(_precision, roots)
     target = jnp.eye(m.shape[1], dtype=m.dtype) - 2 * jax.vmap(lambda h: _product(a * h, a.T))(h)
     return _product(g, a.T) - m, target - precision
 
@@ -184,7 +183,8 @@ def move(svgp: SVGP, change: tuple[Array, Array], step_size: Array | float) -> t
     slope, difference = change
     m, roots = _latents_first(svgp)
 
-    def one(m, root, slope, difference):
+    def one(latent):
+        m, root, slope, difference = latent
         # in the coordinates R^-1 v the precision P is the identity
         inner = _product(_product(root.T, difference), root)
         identity = jnp.eye(len(m), dtype=m.dtype)
@@ -196,7 +196,7 @@ def move(svgp: SVGP, change: tuple[Array, Array], step_size: Array | float) -> t
         new_root = jax.lax.linalg.triangular_solve(factor, root, left_side=False, lower=False, transpose_a=True)
         return m + step_size * _product(new_root, _product(new_root.T, slope)), new_root, indefinite
 
-    m, roots, indefinite = jax.vmap(one)(m, roots, slope, difference)
+    m, roots, indefinite = jax.lax.map(one, (m, roots, slope, difference))
     several = svgp.white_mean.ndim == 2
     moved = SVGP(svgp.gp, svgp.inducing, m.T if several else m[0], roots if several else roots[0])
     return moved, indefinite.any()
@@ -241,6 +241,11 @@ def _latents_first(svgp):
     """Returns m `[q, M]` and R `[q, M, M]`."""
     several = svgp.white_mean.ndim == 2
     return (svgp.white_mean.T, svgp.white_root) if several else (svgp.white_mean[None], svgp.white_root[None])
+
+
+def _precision(root):
+    half = _solve(root, jnp.eye(len(root), dtype=root.dtype))
+    return _product(half.T, half)
 
 
 def _flipped_cholesky(matrix):
