@@ -113,7 +113,9 @@ def compact(plan: Plan, dtype: Any) -> Plan:
             good = np.isfinite(coefficients.reshape(len(plan.times), -1)).all(1)
             if not good.all():
                 at = plan.times[np.argmin(good)]
-                raise ConfigError(f"grid: the sampler has a pole at time {at:g}; give a smaller t_max or another sampler")
+                raise ConfigError(
+                    f"grid: the sampler has a pole at time {at:g}; give a smaller t_max or another sampler"
+                )
 
     def column(values, neutral=0.0):
         return None if values is None or np.all(values == neutral) else jnp.asarray(values, dtype)
