@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import checkify
 
 from aijax.errors import DataError
@@ -55,6 +56,8 @@ class Exact:
         white = solve_lower(factor, residual.reshape(len(residual), -1))
         weights = solve_lower(factor, white, transpose=True).reshape(residual.shape)
         converged = _checked(gp, matrix, noise, jnp.isfinite(weights).all())
+        # as arrays of JAX, which compiled code that closes over the posterior may index
+        x = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, x)
         return ExactPosterior(gp, x, factor, weights, observed, jitter, converged)
 
 

@@ -205,6 +205,12 @@ def test_single_precision(data):
     np.testing.assert_allclose(std, expected[1], atol=1e-5)
 
 
+def test_compiled_code_may_close_over_a_posterior(data):
+    posterior = gp.condition(gp.GP(kernels.RBF()), *data)
+    row = jax.jit(lambda i: gp.predict(posterior, posterior.x[i][None])[0])(3)
+    np.testing.assert_allclose(row, gp.predict(posterior, data[0][3:4])[0], rtol=1e-12)
+
+
 def test_words_are_points_too():
     words, more = ["cat", "cart", "dog", "dot"], ["car", "dig"]
     kernel = kernels.from_kernel_fn(lambda a, b: float(len(set(a) & set(b))), objects=True)
