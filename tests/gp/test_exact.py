@@ -93,6 +93,7 @@ def test_a_missing_target_is_as_if_it_were_not_there(data):
     assert jnp.isfinite(slope).all() and not slope[~seen].any()
 
 
+@pytest.mark.slow
 def test_outputs_share_the_kernel(data):
     x, y = data
     both = np.stack([y, y**2], 1)

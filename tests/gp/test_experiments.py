@@ -28,6 +28,7 @@ def test_regression_on_a_line(run):
     assert metrics["share_within_two_standard_deviations"] > 0.8
 
 
+@pytest.mark.slow
 def test_digits_on_the_kernel_of_a_network(run):
     words = ("--config.kernels=('nngp','rbf')", "--config.sizes=(60,)", "--config.test_images=60", "--config.depth=1")
     metrics = run("ntk_digits", *words, "--config.draws=200")
