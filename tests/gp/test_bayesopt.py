@@ -47,6 +47,7 @@ def test_a_loop_finds_the_maximum(loops):
     assert (jax.vmap(lambda state: state.count)(states) == 10).all()
 
 
+@pytest.mark.slow
 def test_the_same_program_gives_the_same_points_outside_of_it(loops):
     states, _ = loops
     state = jax.tree.map(lambda leaf: leaf[0], states)
@@ -55,6 +56,7 @@ def test_the_same_program_gives_the_same_points_outside_of_it(loops):
     assert found.x == again.x and found.converged
 
 
+@pytest.mark.slow
 def test_failed_and_pending_points_are_kept_away_from(loops):
     states, _ = loops
     state = jax.tree.map(lambda leaf: leaf[0], states)

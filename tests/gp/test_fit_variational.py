@@ -24,6 +24,7 @@ def data():
         return x, jnp.sin(2 * x) + 0.2 * jax.random.normal(keys[1], (200,))
 
 
+@pytest.mark.slow
 def test_it_reaches_the_bound_of_the_collapsed_fit(data):
     """Gaussian noise, all points: natural steps of size 1 keep q at its optimum, and adam finds the parameters."""
     x, y = data

@@ -61,6 +61,7 @@ def test_it_is_exact_inference(kernel):
     np.testing.assert_allclose(slope, other, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_equal_eigenvalues_have_finite_derivatives_and_samples_a_shape():
     x = gp.grid_points(jnp.array([0.0, 50.0, 100.0]), jnp.array([0.0, 1.0]))
     y = jnp.arange(6.0)

@@ -80,6 +80,7 @@ def log_likelihood(likelihood, f, y):
     return likelihood.log_density(f, y).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "likelihood, targets",
     [
@@ -126,6 +127,7 @@ def test_against_dense_algebra(data, likelihood, targets):
         np.testing.assert_allclose(jnp.sum(by_rule * leaves[i]), difference, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_gaussian_noise_is_exact(data):
     x, y = data
     model = gp.GP(kernels.RBF(), 0.1, 0.3)
@@ -142,6 +144,7 @@ def test_gaussian_noise_is_exact(data):
         np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_two_classes_are_bernoulli_of_twice_the_kernel(data):
     """f_1 - f_0 has the kernel 2 k, and their sum keeps its prior: evidence, slopes and predictions agree."""
     x, f = data

@@ -137,6 +137,7 @@ def small():
     return value, np.array([0.2, -0.3, -2.0, 0.4]), rng.uniform(0, 5, 10), rng.normal(size=10)
 
 
+@pytest.mark.slow
 def test_derivatives_of_all_orders_in_all_arguments(small):
     value, theta, t, y = small
 
@@ -163,6 +164,7 @@ def test_many_at_once_and_on_many_devices(small):
     np.testing.assert_allclose(batched(jax.device_put(ts, split), jax.device_put(ys, split)), each, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_samples_have_the_moments_of_the_posterior():
     rng = np.random.default_rng(1)
     x, y = jnp.asarray(rng.uniform(0, 4, 6)), jnp.asarray(rng.normal(size=(6, 2)))

@@ -90,6 +90,7 @@ def test_a_step_without_log_concavity_stays_definite(data):
     assert needed > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "likelihood, targets",
     [(gp.Bernoulli(), lambda f: jnp.where(f > 0, 1, 0)), (gp.Poisson(), lambda f: jnp.floor(jnp.exp(f)))],
@@ -123,6 +124,7 @@ def test_the_solver_finds_the_maximum(data, likelihood, targets):
     )
 
 
+@pytest.mark.slow
 def test_the_whole_data_inducing_beats_laplace_and_fewer_points(data):
     x, u, f = data
     y = jnp.where(f > 0, 1, 0)
@@ -137,6 +139,7 @@ def test_the_whole_data_inducing_beats_laplace_and_fewer_points(data):
     np.testing.assert_allclose(gaps.value, kept.value, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_several_latents(data):
     """Noise with a latent function of its own, and classes: the bound rises to a maximum in every latent."""
     x, u, f = data
