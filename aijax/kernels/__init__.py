@@ -16,11 +16,14 @@ from aijax.kernels.constant import Constant, White
 from aijax.kernels.derivative import Derivative, with_all_derivatives, with_derivative
 from aijax.kernels.distances import squared_distances
 from aijax.kernels.dot_product import ArcCosine, Linear, Polynomial
+from aijax.kernels.eigenfunctions import Eigenfunctions, eigenfunctions
 from aijax.kernels.functions import FunctionKernel, as_kernel, from_kernel_fn
 from aijax.kernels.multi_output import ICM, LMC, multi_output, with_all_outputs, with_output
+from aijax.kernels.nystrom import NystromFeatures, nystrom, nystrom_features
 from aijax.kernels.oscillator import SHO
 from aijax.kernels.periodic import Cosine, Periodic, SpectralMixture
 from aijax.kernels.products import kernel_product
+from aijax.kernels.random_features import FeatureKernel, random_features
 from aijax.kernels.separable import separate
 from aijax.kernels.state_space import Markov, markov
 from aijax.kernels.stationary import RBF, Matern12, Matern32, Matern52, RationalQuadratic, Wendland
@@ -28,8 +31,9 @@ from aijax.kernels.transforms import Columns, LinearMap, Warped
 
 __all__ = [
     "ICM", "LMC", "RBF", "SHO", "ArcCosine", "ChangePoint", "Columns", "Constant", "Cosine", "Derivative",
-    "FunctionKernel", "Kernel", "Linear", "LinearMap", "Markov", "Matern12", "Matern32", "Matern52", "Periodic",
-    "Polynomial", "Power", "Product", "RationalQuadratic", "Scaled", "SpectralMixture", "Sum", "Warped", "Wendland",
-    "White", "as_kernel", "from_kernel_fn", "kernel_product", "markov", "multi_output", "separate",
+    "Eigenfunctions", "FeatureKernel", "FunctionKernel", "Kernel", "Linear", "LinearMap", "Markov", "Matern12",
+    "Matern32", "Matern52", "NystromFeatures", "Periodic", "Polynomial", "Power", "Product", "RationalQuadratic",
+    "Scaled", "SpectralMixture", "Sum", "Warped", "Wendland", "White", "as_kernel", "eigenfunctions", "from_kernel_fn",
+    "kernel_product", "markov", "multi_output", "nystrom", "nystrom_features", "random_features", "separate",
     "squared_distances", "with_all_derivatives", "with_all_outputs", "with_derivative", "with_output",
 ]  # fmt: skip
