@@ -257,7 +257,7 @@ def _dpm2(options):
 
 
 def _dpm2_ancestral(options):
-    return DPM2(1.0)
+    return DPM2(eta=1.0)
 
 
 def _lms(options):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 
 from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import Exact
@@ -156,7 +157,8 @@ def tell(state: BayesOpt, x: Float[Array, "*q d"], y: Float[Array, "*q"] | float
 
     Raises:
       DataError: points of another dimension, as many values as there are not points, an infinite value.
-      ConfigError: more evaluations than the capacity.
+      ConfigError: more evaluations than the capacity. Inside of `jit` those that do not fit are left out, which
+        `checkify` tells.
     """
     x = jnp.atleast_2d(jnp.asarray(x, state.x.dtype))
     capacity, d = state.x.shape
@@ -174,8 +176,10 @@ def tell(state: BayesOpt, x: Float[Array, "*q d"], y: Float[Array, "*q"] | float
         y = jnp.where(jnp.isfinite(y), y, 0)
     told = (state.x[:, None] == x).all(-1).any(1) & (state.status == PENDING)
     kept = jnp.where(told, EMPTY, state.status)
-    if known(jnp.sum(kept == EMPTY) < len(x)):
+    fits = jnp.sum(kept == EMPTY) >= len(x)
+    if known(fits) is False:
         raise ConfigError(f"capacity: {capacity} evaluations are held; init with a larger capacity")
+    checkify.debug_check(fits, "capacity: more evaluations than the state can hold; init with a larger capacity")
     places = jnp.nonzero(kept == EMPTY, size=len(x), fill_value=capacity)[0]
     return dataclasses.replace(
         state, x=state.x.at[places].set(x), y=state.y.at[places].set(y), status=kept.at[places].set(status)

@@ -10,10 +10,13 @@ with the same two methods, `evidence` and `condition`.
 """
 
 import jax.numpy as jnp
+from jax.experimental import checkify
 
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, RunError
 from aijax.gp.exact import Exact, sample_prior
 from aijax.gp.model import GP, Evidence
+from aijax.gp.observations import known
+from aijax.gp.targets import likelihood_of
 from aijax.typing import Any, Array, Bool, Float, PRNGKey
 
 
@@ -30,11 +33,17 @@ def log_marginal_likelihood(
 
     Args: as `evidence`.
 
+    Raises:
+      ConfigError, DataError: as `evidence`.
+      RunError: outside of `jit`, a solver that did not converge. Inside, only `evidence` tells.
+
     >>> from aijax import gp, kernels
     >>> round(float(log_marginal_likelihood(gp.GP(kernels.RBF()), jnp.zeros(1), jnp.zeros(1))), 4)
     -0.9666
     """
-    return evidence(gp, x, y, observed=observed, solver=solver, key=key).value
+    found = evidence(gp, x, y, observed=observed, solver=solver, key=key)
+    _refuse_unconverged(found, "log_marginal_likelihood", solver)
+    return found.value
 
 
 def evidence(
@@ -73,9 +82,11 @@ def condition(
 ) -> Any:
     """Returns the posterior `p(f | y)`, for `predict` and `sample`.
 
-    Args and raises: as `evidence`.
+    Args and raises: as `log_marginal_likelihood`; inside of `jit` the posterior's `converged` tells.
     """
-    return solver.condition(gp, x, y, observed, key)
+    found = solver.condition(gp, x, y, observed, key)
+    _refuse_unconverged(found, "condition", solver)
+    return found
 
 
 def predict(
@@ -90,7 +101,8 @@ def predict(
       include_noise: of new targets in place of f: the noise variance is added, which must be a number then.
 
     Raises:
-      ConfigError: `include_noise` where the noise differs from target to target, so that it is not known of new ones.
+      ConfigError: `include_noise` where the noise differs from target to target, so that it is not known of new ones,
+        or where the targets are not f with Gaussian noise: `predict_targets` has theirs.
 
     >>> from aijax import gp, kernels
     >>> posterior = condition(gp.GP(kernels.RBF()), jnp.zeros(1), jnp.ones(1))
@@ -98,6 +110,10 @@ def predict(
     >>> round(float(mean[0]), 4), round(float(std[0]), 4)
     (0.9091, 0.3015)
     """
+    if include_noise and (likelihood := likelihood_of(posterior)) is not None:
+        raise ConfigError(
+            f"include_noise: targets come from f by {type(likelihood).__name__}; predict_targets predicts them"
+        )
     mean, spread = posterior.predict(x_new, full_covariance)
     if include_noise:
         noise = posterior.gp.noise_variance
@@ -126,3 +142,12 @@ def sample(key: PRNGKey, posterior: Any, x_new: Any, num_samples: int = 1) -> Ar
     if isinstance(posterior, GP):
         return sample_prior(key, posterior, x_new, num_samples)
     return posterior.sample(key, x_new, num_samples)
+
+
+def _refuse_unconverged(found, verb, solver):
+    converged = getattr(found, "converged", True)
+    if known(converged) is False:
+        residual = getattr(found, "residual", None)
+        reached = "" if residual is None else f"; it stopped at a residual of {float(residual):.1e}"
+        raise RunError(f"{verb}: {type(solver).__name__} did not converge{reached}")
+    checkify.debug_check(converged, f"{verb}: the solver did not converge")

@@ -30,6 +30,7 @@ from aijax.errors import ConfigError
 from aijax.gp.iterative_posterior import IterativePosterior
 from aijax.gp.model import GP, Evidence
 from aijax.gp.observations import known, residuals
+from aijax.gp.once import once
 from aijax.gp.whitened import System, make_system, solve, solve_whitened, white_part
 from aijax.kernels.products import Rows, map_rows, rows_product, split_rows
 from aijax.linalg import quadrature
@@ -291,7 +292,7 @@ def _with_derivative(value, terms, variables):
 @functools.partial(_with_derivative.defjvp, symbolic_zeros=True)
 def _with_derivative_jvp(primals, tangents):
     value, terms, variables = primals
-    leaves, structure = jax.tree.flatten(_once(variables))
+    leaves, structure = jax.tree.flatten(once(variables, "Iterative"))
     slopes = jax.tree.leaves(tangents[2], is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
     moved = [i for i, slope in enumerate(slopes) if not isinstance(slope, SymbolicZero)]
 
@@ -302,13 +303,3 @@ def _with_derivative_jvp(primals, tangents):
     if not moved:
         return value, jnp.zeros_like(value)
     return value, jax.jvp(function, [leaves[i] for i in moved], [slopes[i] for i in moved])[1]
-
-
-@jax.custom_jvp
-def _once(variables):
-    return variables
-
-
-@_once.defjvp
-def _once_jvp(primals, tangents):
-    raise ConfigError("Iterative: its gradient has no derivative of its own; second derivatives need Exact")

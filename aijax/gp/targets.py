@@ -65,13 +65,15 @@ def log_predictive_density(
     return likelihood.predictive_log_density(*_latents(posterior, x_new), y)
 
 
+def likelihood_of(posterior: Any) -> Likelihood | None:
+    """Returns the likelihood that the posterior was made with, None for that of Gaussian regression."""
+    holders = (posterior, _of_fit(posterior))
+    return next((holder.likelihood for holder in holders if hasattr(holder, "likelihood")), None)
+
+
 def _likelihood(posterior, likelihood):
-    if likelihood is not None:
-        return likelihood
-    for holder in (posterior, _of_fit(posterior)):
-        if hasattr(holder, "likelihood"):
-            return holder.likelihood
-    return Gaussian(posterior.gp.noise_variance)
+    found = likelihood_of(posterior) if likelihood is None else likelihood
+    return Gaussian(posterior.gp.noise_variance) if found is None else found
 
 
 def _latents(posterior, x_new):

@@ -5,7 +5,7 @@
 q is Gaussian at inducing points (`aijax.gp.svgp`), which are the data unless others are given: then q is the best
 Gaussian of all (Opper and Archambeau 2009). It is found by natural gradient steps from the prior, of size 1 where the
 bound rises by that, else halved. At the maximum the bound does not change with q, so that its first derivatives in the
-model are those at q held; second derivatives would need those of q and are not given by this rule.
+model are those at q held; second derivatives would need those of q and are refused.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from aijax.errors import ConfigError
 from aijax.gp.laplace import check_likelihood_data
 from aijax.gp.likelihoods import Likelihood
 from aijax.gp.model import GP, Evidence
+from aijax.gp.once import once
 from aijax.gp.svgp import SVGP, inducing_columns, move, natural_gradient, prior_svgp, weighted_elbo
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, PRNGKey
@@ -57,14 +58,11 @@ class Variational:
         held = jax.lax.stop_gradient((self, gp, x, y))
         best = Variational.condition(*held, observed)
         inducing = x if self.inducing is None else self.inducing
-        svgp = SVGP(gp, inducing, best.svgp.white_mean, best.svgp.white_root)
         y, weight = _targets(y, observed)
-        columns = inducing_columns(svgp, x)
-        value = weighted_elbo(svgp, self.likelihood, x, y, columns, weight)
+        held = best.svgp.white_mean, best.svgp.white_root, weight
+        value, jitter = _bound_at_best((self.likelihood, gp, inducing, x, y), held)
         converged = best.converged & jnp.isfinite(value)
-        return Evidence(
-            value, jitter=columns.jitter, residual=best.residual, iterations=best.iterations, converged=converged
-        )
+        return Evidence(value, jitter=jitter, residual=best.residual, iterations=best.iterations, converged=converged)
 
     def condition(
         self, gp: GP, x: Any, y: Array, observed: Array | None = None, key: Any = None
@@ -106,6 +104,26 @@ class VariationalPosterior:
 
     def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
         return self.svgp.sample(key, x_new, num_samples)
+
+
+def _bound(variables, held):
+    """Returns the bound and the jitter, for q and the weights as they are held."""
+    likelihood, gp, inducing, x, y = variables
+    white_mean, white_root, weight = held
+    svgp = SVGP(gp, inducing, white_mean, white_root)
+    columns = inducing_columns(svgp, x)
+    return weighted_elbo(svgp, likelihood, x, y, columns, weight), columns.jitter
+
+
+@jax.custom_jvp
+def _bound_at_best(variables, held):
+    return _bound(variables, held)
+
+
+@_bound_at_best.defjvp
+def _bound_at_best_jvp(primals, tangents):
+    variables, held = primals
+    return jax.jvp(lambda at: _bound(at, held), (once(variables, "Variational"),), tangents[:1])
 
 
 def _best(start, likelihood, x, y, weight, max_steps):

@@ -168,3 +168,17 @@ def test_mistakes_are_told(data):
         elbo(svgp, gp.Bernoulli(), x, f)
     with pytest.raises(ConfigError, match="likelihood: expected"):
         gp.Variational(None)
+
+
+def test_a_second_derivative_of_the_maximum_and_noise_that_is_not_there_are_refused(data):
+    x, u, f = data
+
+    def value(lengthscale):
+        model = gp.GP(kernels.RBF(lengthscale))
+        return gp.evidence(model, x, f > 0, solver=gp.Variational(gp.Bernoulli(), u, max_steps=2)).value
+
+    with pytest.raises(ConfigError, match="Variational: its gradient has no derivative"):
+        jax.hessian(value)(1.0)
+    posterior = gp.condition(gp.GP(kernels.RBF()), x, f > 0, solver=gp.Variational(gp.Bernoulli(), u))
+    with pytest.raises(ConfigError, match="include_noise: targets come from f by Bernoulli"):
+        gp.predict(posterior, x, include_noise=True)

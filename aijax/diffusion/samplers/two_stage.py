@@ -22,15 +22,13 @@ from aijax.parameters import noun, static
 
 
 @noun
-class Euler(Sampler):
-    """Euler's method in rho with churn; without it, `DDIM(0)`.
+class Churned(Sampler):
+    """What samplers with churn have in common.
 
     Args:
-      churn: s_churn, default 0.
+      churn: s_churn, default 0 (the ODE).
       churn_min, churn_max: the range of rho in which noise is added, default 0 to infinity.
       noise_scale: s_noise, default 1.
-
-    Source: Karras et al. 2022, algorithm 2 without its second-order correction.
     """
 
     churn: float = static(0.0)
@@ -39,7 +37,26 @@ class Euler(Sampler):
     noise_scale: float = static(1.0)
 
     def check(self):
-        _check_churn(self)
+        if not (math.isfinite(self.churn) and self.churn >= 0):
+            raise ConfigError(f"churn: expected a number of at least 0, got {self.churn}")
+        if not self.churn_min <= self.churn_max:
+            raise ConfigError(f"churn_min: expected at most churn_max = {self.churn_max}, got {self.churn_min}")
+
+    def factor(self, ratio: float, steps: int) -> float:
+        """Returns `1 + gamma` at a level rho of a grid of so many steps."""
+        if self.churn == 0 or not self.churn_min <= ratio <= self.churn_max:
+            return 1.0
+        return 1 + min(self.churn / steps, math.sqrt(2) - 1)
+
+
+@noun
+class Euler(Churned):
+    """Euler's method in rho with churn; without it, `DDIM(0)`.
+
+    Args: those of `Churned`.
+
+    Source: Karras et al. 2022, algorithm 2 without its second-order correction.
+    """
 
     def plan(self, process: Process, grid: Grid) -> Plan:
         table = _Calls(process, grid, self)
@@ -49,24 +66,13 @@ class Euler(Sampler):
 
 
 @noun
-class Heun(Sampler):
+class Heun(Churned):
     """EDM's second-order sampler: an Euler step and the trapezoidal correction, with churn; 2 N - 1 calls.
 
-    Args:
-      churn: s_churn, default 0 (the ODE).
-      churn_min, churn_max: the range of rho in which noise is added, default 0 to infinity.
-      noise_scale: s_noise, default 1.
+    Args: those of `Churned`.
 
     Source: Karras et al. 2022, algorithms 1 and 2.
     """
-
-    churn: float = static(0.0)
-    churn_min: float = static(0.0)
-    churn_max: float = static(math.inf)
-    noise_scale: float = static(1.0)
-
-    def check(self):
-        _check_churn(self)
 
     def plan(self, process: Process, grid: Grid) -> Plan:
         table = _Calls(process, grid, self)
@@ -79,26 +85,19 @@ class Heun(Sampler):
 
 
 @noun
-class DPM2(Sampler):
+class DPM2(Churned):
     """The midpoint rule in rho, the midpoint taken in ln rho (DPM-Solver-2, KDPM2); 2 N - 1 calls.
 
-    Args:
+    Args: those of `Churned`, and
       eta: share of fresh noise (ancestral), 0 to 1; default 0.
-      churn: s_churn, default 0.
-      churn_min, churn_max: the range of rho in which noise is added, default 0 to infinity.
-      noise_scale: s_noise, default 1.
 
     Source: Karras et al. 2022, appendix D (after Lu et al. 2022).
     """
 
     eta: float = static(0.0)
-    churn: float = static(0.0)
-    churn_min: float = static(0.0)
-    churn_max: float = static(math.inf)
-    noise_scale: float = static(1.0)
 
     def check(self):
-        _check_churn(self)
+        super().check()
         check_share("eta", self.eta)
 
     def plan(self, process: Process, grid: Grid) -> Plan:
@@ -133,7 +132,7 @@ class DPMpp2S(Sampler):
         check_share("eta", self.eta)
 
     def plan(self, process: Process, grid: Grid) -> Plan:
-        table = _Calls(process, grid)
+        table = _Calls(process, grid, self)
         for rho, _, after in table.steps():
             down, up = ancestral(rho, after, self.eta)
             noise = up * self.noise_scale
@@ -165,7 +164,7 @@ class DPMppSDE(Sampler):
         check_share("eta", self.eta)
 
     def plan(self, process: Process, grid: Grid) -> Plan:
-        table = _Calls(process, grid)
+        table = _Calls(process, grid, self)
         for rho, _, after in table.steps():
             if after == 0:
                 table.call(rho, after, {"x0": [1.0]})
@@ -192,9 +191,9 @@ def ancestral(ratio: float, ratio_next: float, eta: float) -> tuple[float, float
 class _Calls:
     """A plan written call by call in y = x / alpha."""
 
-    def __init__(self, process: Process, grid: Grid, churning: Sampler | None = None):
-        check_ratios(grid, churning)
-        self.process, self.grid, self.churning = process, grid, churning
+    def __init__(self, process: Process, grid: Grid, sampler: Sampler):
+        check_ratios(grid, sampler)
+        self.process, self.grid, self.sampler = process, grid, sampler
         self.rows, self.keep, self.levels, self.before = [], [], [], []
         self.anchor_alpha = None
         # levels of the grid are told to the network by its times; those between, by the times of the process
@@ -204,10 +203,8 @@ class _Calls:
         """Yields rho, rho^ (after the churn) and rho' of each step."""
         ratios = self.grid.ratios
         for rho, after in itertools.pairwise(ratios):
-            churn = self.churning
-            churned = churn is not None and churn.churn > 0 and churn.churn_min <= rho <= churn.churn_max
-            gamma = min(churn.churn / self.grid.steps, math.sqrt(2) - 1) if churned else 0.0
-            yield float(rho), float(rho * (1 + gamma)), float(after)
+            factor = self.sampler.factor(rho, self.grid.steps) if isinstance(self.sampler, Churned) else 1.0
+            yield float(rho), float(rho * factor), float(after)
 
     def call(self, ratio, after, row, *, ratio_hat=None, second=False):
         """Adds a call at `ratio` (or, after churn, at `ratio_hat`) that leads to the level `after`."""
@@ -215,7 +212,7 @@ class _Calls:
         (_, alpha_before), (t, alpha), (_, alpha_after) = map(self.level, (ratio, reached, after))
         noise = 0.0
         if reached > ratio:
-            noise = self.churning.noise_scale * alpha * math.sqrt((reached - ratio) * (reached + ratio))
+            noise = self.sampler.noise_scale * alpha * math.sqrt((reached - ratio) * (reached + ratio))
         self.before.append((alpha / alpha_before, noise))
         self.levels.append((t, alpha, alpha * reached, alpha_after))
         if not second:
@@ -239,10 +236,3 @@ class _Calls:
         return Plan(
             times, alphas, sigmas, stack_rows(self.rows), stack_rows(self.keep), scale, noise, end_alphas=end_alphas
         )
-
-
-def _check_churn(sampler):
-    if not (math.isfinite(sampler.churn) and sampler.churn >= 0):
-        raise ConfigError(f"churn: expected a number of at least 0, got {sampler.churn}")
-    if not sampler.churn_min <= sampler.churn_max:
-        raise ConfigError(f"churn_min: expected at most churn_max = {sampler.churn_max}, got {sampler.churn_min}")

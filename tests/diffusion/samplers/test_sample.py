@@ -106,7 +106,7 @@ def test_adaptive_solvers_follow_the_flow(sampler, float64):
     "sampler",
     [
         DDIM(1.0), DDPM(), DDPM("large"), EulerMaruyama(), ReverseDiffusion(), Multistep(2, eta=1.0), DPMppSDE(),
-        DPMpp2S(), DPM2(1.0), Heun(churn=20.0), Singlestep(2, eta=1.0),
+        DPMpp2S(), DPM2(eta=1.0), Heun(churn=20.0), Singlestep(2, eta=1.0),
     ],
     ids=lambda sampler: type(sampler).__name__,
 )  # fmt: skip

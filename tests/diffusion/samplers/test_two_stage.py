@@ -43,7 +43,7 @@ def make_sampler(name, options):
         "dpm_2": lambda: DPM2(**churn),
         "lms": lambda: LMS(options.get("order", 4)),
         "euler_ancestral": lambda: DDIM(eta),
-        "dpm_2_ancestral": lambda: DPM2(eta),
+        "dpm_2_ancestral": lambda: DPM2(eta=eta),
         "dpmpp_2s_ancestral": lambda: DPMpp2S(eta),
         "dpmpp_sde": lambda: DPMppSDE(eta),
         "dpmpp_2m": lambda: Multistep(2, lower_final=False),
