@@ -128,6 +128,18 @@ def test_layer_norm_normalises_and_leaves_padding_out():
     np.testing.assert_allclose((y**2).sum((1, 2)) / 512 / jnp.asarray([2, 4, 4]), 1, rtol=1e-4)
 
 
+def test_aggregate_without_graphs_leaves_everything_as_it_is():
+    """As neural-tangents has it, so that one network serves inputs with and without graphs."""
+    _, apply_fn, kernel_fn = stax.serial(stax.Dense(1), stax.Aggregate(), stax.Flatten())
+    _, plain_fn, plain_kernel_fn = stax.serial(stax.Dense(1), stax.Identity(), stax.Flatten())
+    params = stax.serial(stax.Dense(3), stax.Aggregate(), stax.Flatten())[0](jax.random.key(0), X1.shape)[1]
+    np.testing.assert_array_equal(apply_fn(params, X1), plain_fn(params, X1))
+    for found, expected in zip(
+        kernel_fn(X1, None, ("nngp", "ntk")), plain_kernel_fn(X1, None, ("nngp", "ntk")), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_what_does_not_fit_is_refused():
     dense = stax.Dense(1)
     for run, word in (
@@ -143,7 +155,6 @@ def test_what_does_not_fit_is_refused():
         (lambda: stax.DotGeneral(lhs=1.0, rhs=1.0), "both"),
         (lambda: stax.DotGeneral(rhs=jnp.ones(6), dimension_numbers=(((3,), (0,)), ((), ())))[2](X1), "channel"),
         (lambda: stax.Aggregate(implementation="DENS"), "DENSE"),
-        (lambda: stax.Aggregate()[2](X1), "pattern"),
         (lambda: stax.Aggregate(2)[1]((), X1, pattern=jnp.ones((3, 3, 3))), "pattern"),
         (lambda: stax.GlobalSelfAttention(1, 1, 0, 1), "n_chan_val"),
         (lambda: stax.GlobalSelfAttention(1, 1, 1, 1, attention_mechanism="SOFT"), "SOFTMAX"),
