@@ -124,7 +124,14 @@ class Upsample2D(nn.Module):
 
 
 def conv(
-    features: int, size: int, name: str, *, stride: int = 1, padding: Any = 1, dtype: Any = None, param_dtype: Any
+    features: int,
+    size: int,
+    name: str | None,
+    *,
+    stride: int = 1,
+    padding: Any = 1,
+    dtype: Any = None,
+    param_dtype: Any,
 ) -> nn.Module:
     """Returns a `size` x `size` convolution with `padding` zeros on every side."""
     padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
