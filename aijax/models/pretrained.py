@@ -1,0 +1,214 @@
+"""Published models: a folder with `config.json` and safetensors to a module with its parameters, and back.
+
+`ARCHITECTURES` says for each published class how its config makes a module and how its tensors are named. Where a
+module has the config's fields as its own, `same_fields` is all there is to say.
+"""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aijax.binding import bind
+from aijax.errors import DataError, UnsupportedError, did_you_mean
+from aijax.models.autoencoder import AutoencoderKL, VQModel
+from aijax.models.layout import Tensors, from_published, read_safetensors, save, to_published
+from aijax.typing import Any, Params
+
+OWN = ("dtype", "param_dtype", "parent", "name")
+"""Fields of modules that are no part of a config."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What is to be known of a published class.
+
+    Attributes:
+      module: the Linen class.
+      from_config: `(config, where) -> module`.
+      to_config: `module -> config`, its class included.
+      inputs: `module -> shapes` of inputs from which its parameters may be traced.
+      rename: a tensor's name in a file -> that of `to_published`; None for one that is no parameter.
+      publish: the name of `to_published` -> that in a file.
+      file: the name of the file of weights.
+    """
+
+    module: type[nn.Module]
+    from_config: Callable[[Mapping[str, Any], str], nn.Module]
+    to_config: Callable[[nn.Module], dict[str, Any]]
+    inputs: Callable[[nn.Module], tuple]
+    rename: Callable[[str], str | None] = lambda name: name
+    publish: Callable[[str], str] = lambda name: name
+    file: str = "diffusion_pytorch_model.safetensors"
+
+
+def load(folder: str | Path, dtype: Any = None) -> tuple[nn.Module, Params]:
+    """Returns the module that a published folder describes, and its parameters.
+
+    Args:
+      folder: with `config.json` and a safetensors file, or an index of several.
+      dtype: of the parameters; None keeps that of the file.
+
+    Raises:
+      DataError: a file that is missing or damaged, or tensors that are not those of the model; they are listed.
+      ConfigError: a field of the config that is unknown or of another type; one that is null or false passes, as
+        what it stands for is not in use.
+      UnsupportedError: a class that is not among `ARCHITECTURES`.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    architecture = find_architecture(config, str(folder / "config.json"))
+    module = architecture.from_config(config, str(folder / "config.json"))
+    return module, from_tensors(module, read_safetensors(folder), dtype=dtype, where=str(folder))
+
+
+def save_model(folder: str | Path, module: nn.Module, params: Params) -> None:
+    """Writes `config.json` and a safetensors file with the published names into `folder`, which may be new.
+
+    Raises:
+      UnsupportedError: a module that is no published class.
+    """
+    folder, architecture = Path(folder), _architecture_of(module)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {architecture.publish(name): tensor for name, tensor in to_published(params).items()}
+    (folder / "config.json").write_text(json.dumps(architecture.to_config(module), indent=2) + "\n", encoding="utf-8")
+    save(folder / architecture.file, tensors)
+
+
+def from_tensors(module: nn.Module, tensors: Mapping[str, Any], *, dtype: Any = None, where: str = "tensors") -> Params:
+    """Returns the parameters of a module of a published class from its tensors, under any of their published names.
+
+    Args:
+      module: of a class of `ARCHITECTURES`.
+      tensors: by published name.
+      dtype: of the parameters; None keeps that of the tensors.
+      where: what the tensors are, for messages.
+
+    Raises:
+      DataError: as `aijax.models.layout.from_published`.
+    """
+    names = {name: _architecture_of(module).rename(name) for name in tensors}
+    renamed = Tensors({new: (tensors, name) for name, new in names.items() if new is not None})
+    return from_published(renamed, abstract_params(module), dtype=dtype, where=where)
+
+
+def from_config(config: Mapping[str, Any], where: str = "config") -> nn.Module:
+    """Returns the module that a published config describes, without parameters.
+
+    >>> from_config({"_class_name": "VQModel", "num_vq_embeddings": 16}).num_vq_embeddings
+    16
+    """
+    return find_architecture(config, where).from_config(config, where)
+
+
+def abstract_params(module: nn.Module) -> Params:
+    """Returns the shapes of the parameters of a module of a published class."""
+    inputs = _architecture_of(module).inputs(module)
+    return jax.eval_shape(lambda *given: module.init(jax.random.key(0), *given)["params"], *inputs)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the object in `config.json` of a folder.
+
+    Raises:
+      DataError: no such file, or one that holds no object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected the config of a published model, got {error}") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: expected the config of a published model, got {type(config).__name__}")
+    return config
+
+
+def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
+    """Returns the architecture that a config names: by `_class_name`, `architectures` or `model_type`."""
+    named = [config.get("_class_name"), *(config.get("architectures") or ()), config.get("model_type")]
+    named = [name for name in named if isinstance(name, str)]
+    for name in named:
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name]
+    told = f"unknown class {named[0]!r}{did_you_mean(named[0], ARCHITECTURES)}" if named else "it names no class"
+    raise UnsupportedError(f"{where}: {told}")
+
+
+def same_fields(
+    module: type[nn.Module],
+    inputs: Callable[[nn.Module], tuple],
+    *,
+    name: str | None = None,
+    ignored: tuple[str, ...] = (),
+    constant: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Architecture:
+    """Returns the architecture of a module whose fields are those of its published config.
+
+    Args:
+      module: the Linen class.
+      inputs: `module -> shapes` of its inputs.
+      name: of the published class; None for that of `module`.
+      ignored: fields of configs that change no output and are not kept.
+      constant: what a config has besides the module's fields, such as its class; None for `_class_name`.
+      **more: of `Architecture`.
+    """
+    fields = [field for field in inspect.signature(module).parameters if field not in OWN]
+    constant = {"_class_name": name or module.__name__} if constant is None else constant
+
+    def read(config, where):
+        given = {
+            field: _as_tuples(value)
+            for field, value in config.items()
+            if field in fields or not (field[:1] == "_" or field in (*ignored, *constant) or value in (None, False))
+        }
+        return bind(module, given, where)()
+
+    def write(model):
+        return {**constant, **{field: getattr(model, field) for field in fields}}
+
+    return Architecture(module, read, write, inputs, **more)
+
+
+def shape_of(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    """Returns the shape of an input."""
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _architecture_of(module):
+    for architecture in ARCHITECTURES.values():
+        if type(module) is architecture.module:
+            return architecture
+    raise UnsupportedError(f"module: {type(module).__name__} is no published class")
+
+
+def _as_tuples(value):
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _image(model):
+    side = 2 ** (len(model.block_out_channels) - 1)
+    return (shape_of(1, side, side, model.in_channels),)
+
+
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""The names of attention in autoencoders published before 2023."""
+
+
+def _new_attention(name):
+    *path, part, leaf = name.split(".") if name.count(".") > 1 else ("", name, "")
+    if len(path) > 1 and path[-2] == "attentions" and part in OLD_ATTENTION:
+        return ".".join([*path, OLD_ATTENTION[part], leaf])
+    return name
+
+
+ARCHITECTURES = {
+    "AutoencoderKL": same_fields(AutoencoderKL, _image, ignored=("force_upcast",), rename=_new_attention),
+    "VQModel": same_fields(VQModel, _image, ignored=("force_upcast",), rename=_new_attention),
+}
+"""Published class or model type: what is to be known of it."""
