@@ -15,6 +15,7 @@ from aijax.gp.iterative_posterior import IterativePosterior
 from aijax.gp.laplace import Laplace, LaplacePosterior
 from aijax.gp.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian, Likelihood, Poisson, StudentT
 from aijax.gp.model import GP, Evidence
+from aijax.gp.pathwise import PathwiseSamples, pathwise_sample
 from aijax.gp.priors import Gamma, HalfNormal, LogNormal, Normal, Prior, Uniform
 from aijax.gp.sparse import SGPR, SparsePosterior, inducing_moments
 from aijax.gp.state_space import StateSpace, StateSpacePosterior
@@ -37,11 +38,12 @@ __all__ = [
     "GP", "SGPR", "SVGP", "Bernoulli", "Categorical", "Evidence", "Exact", "ExactPosterior", "ExpectedImprovement",
     "FitResult", "Gamma", "Gaussian", "GradientEstimate", "Grid", "GridPosterior", "HalfNormal",
     "HeteroscedasticGaussian", "Iterative", "IterativePosterior", "KnowledgeGradient", "Laplace", "LaplacePosterior",
-    "LeaveOneOut", "Likelihood", "LogExpectedImprovement", "LogNormal", "Normal", "Poisson", "Prior",
+    "LeaveOneOut", "Likelihood", "LogExpectedImprovement", "LogNormal", "Normal", "PathwiseSamples", "Poisson", "Prior",
     "ProbabilityOfImprovement", "SparsePosterior", "StateSpace", "StateSpacePosterior", "StudentT", "Suggestion",
     "ThompsonSampling", "Toeplitz", "ToeplitzPosterior", "Uniform", "UpperConfidenceBound", "Variational",
     "VariationalFit", "VariationalPosterior", "acquisition", "bayesopt", "cluster_inducing", "condition", "elbo",
     "evidence", "evidence_and_gradient", "fit", "fit_variational", "greedy_inducing", "grid_points",
     "inducing_moments", "leave_one_out", "log_marginal_likelihood", "log_predictive_density", "natural_step",
-    "predict", "predict_probability", "predict_targets", "prior_svgp", "random_inducing", "sample", "suggest",
+    "pathwise_sample", "predict", "predict_probability", "predict_targets", "prior_svgp", "random_inducing",
+    "sample", "suggest",
 ]  # fmt: skip
