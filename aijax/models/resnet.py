@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.resampling import smooth_down, smooth_up
 from aijax.models.transformer import ACTIVATIONS
 from aijax.typing import Array, Float
 
@@ -34,6 +35,7 @@ class ResnetBlock2D(nn.Module):
       eps: added to the variance in both.
       activation: a name of `IMAGE_ACTIVATIONS`.
       time_embedding: how the embedding enters: "default" (added), "scale_shift" or "none" (it is not used).
+      time_activation: whether the activation is applied to the embedding.
       resample: what is done to both branches before the first convolution: a name of `RESAMPLERS`, or "none".
       shortcut: whether the input passes a 1 x 1 convolution; None where the channels change.
       dropout_rate: before the second convolution.
@@ -47,6 +49,7 @@ class ResnetBlock2D(nn.Module):
     eps: float = 1e-6
     activation: str = "silu"
     time_embedding: Literal["default", "scale_shift", "none"] = "default"
+    time_activation: bool = True
     resample: str = "none"
     shortcut: bool | None = None
     dropout_rate: float = 0.0
@@ -69,7 +72,8 @@ class ResnetBlock2D(nn.Module):
         scale = shift = None
         if embedding is not None and self.time_embedding != "none":
             width = self.out_channels * (2 if self.time_embedding == "scale_shift" else 1)
-            told = nn.Dense(width, name="time_emb_proj", **dtypes)(act(embedding))[:, None, None, :]
+            embedding = act(embedding) if self.time_activation else embedding
+            told = nn.Dense(width, name="time_emb_proj", **dtypes)(embedding)[:, None, None, :]
             if self.time_embedding == "default":
                 h = h + told
             else:
@@ -169,5 +173,5 @@ def mean_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
 
 
-RESAMPLERS = {"up": repeat_pixels, "down": mean_pool}
+RESAMPLERS = {"up": repeat_pixels, "down": mean_pool, "smooth_up": smooth_up, "smooth_down": smooth_down}
 """What a `ResnetBlock2D` may do to the image's size, by name."""
