@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from aijax.binding import bind
 from aijax.errors import DataError, UnsupportedError, did_you_mean
 from aijax.models.autoencoder import AutoencoderKL, VQModel
+from aijax.models.dit import DiT
 from aijax.models.layout import Tensors, from_published, read_safetensors, save, to_published
+from aijax.models.mmdit import MMDiT
 from aijax.typing import Any, Params
 
 OWN = ("dtype", "param_dtype", "parent", "name")
@@ -207,8 +209,30 @@ def _new_attention(name):
     return name
 
 
+def _class_latents(model):
+    latents = shape_of(1, model.sample_size, model.sample_size, model.in_channels)
+    return latents, shape_of(1), shape_of(1, dtype=jnp.int32)
+
+
+def _text_latents(model):
+    latents = shape_of(1, model.patch_size, model.patch_size, model.in_channels)
+    return latents, shape_of(1), shape_of(1, 1, model.joint_attention_dim), shape_of(1, model.pooled_projection_dim)
+
+
+def _without_positions(name):
+    """Positions that are no parameters of a DiT are in some files."""
+    return None if name == "pos_embed.pos_embed" else name
+
+
+DIT = same_fields(
+    DiT, _class_latents, name="DiTTransformer2DModel", ignored=("upcast_attention",), rename=_without_positions
+)
+
 ARCHITECTURES = {
     "AutoencoderKL": same_fields(AutoencoderKL, _image, ignored=("force_upcast",), rename=_new_attention),
+    "DiTTransformer2DModel": DIT,
+    "SD3Transformer2DModel": same_fields(MMDiT, _text_latents, name="SD3Transformer2DModel"),
+    "Transformer2DModel": DIT,
     "VQModel": same_fields(VQModel, _image, ignored=("force_upcast",), rename=_new_attention),
 }
 """Published class or model type: what is to be known of it."""
