@@ -20,6 +20,7 @@ from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.dit import DiT
 from aijax.models.layout import Tensors, from_published, read_safetensors, save, to_published
 from aijax.models.mmdit import MMDiT
+from aijax.models.text import CLIPText, CLIPTextWithProjection
 from aijax.typing import Any, Params
 
 OWN = ("dtype", "param_dtype", "parent", "name")
@@ -58,8 +59,8 @@ def load(folder: str | Path, dtype: Any = None) -> tuple[nn.Module, Params]:
 
     Raises:
       DataError: a file that is missing or damaged, or tensors that are not those of the model; they are listed.
-      ConfigError: a field of the config that is unknown or of another type; one that is null or false passes, as
-        what it stands for is not in use.
+      ConfigError: a field of the config that is unknown or of another type; one that is null, false or 0
+        passes, as what it stands for is not in use.
       UnsupportedError: a class that is not among `ARCHITECTURES`.
     """
     folder = Path(folder)
@@ -228,11 +229,49 @@ DIT = same_fields(
     DiT, _class_latents, name="DiTTransformer2DModel", ignored=("upcast_attention",), rename=_without_positions
 )
 
+
+def _tokens(model):
+    return (shape_of(1, 1, dtype=jnp.int32),)
+
+
+def _without_prefix(name):
+    """CLIP's text encoder with its module's name before each tensor, as most files have it, or without; old files hold
+    the numbers of places too."""
+    return None if name.endswith("position_ids") else name.removeprefix("text_model.")
+
+
+def _text_model(name):
+    return f"text_model.{name}"
+
+
+def _without_places(name):
+    return None if name.endswith("position_ids") else name
+
+
+TRANSFORMERS = (
+    "diversity_penalty", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "id2label", "initializer_factor",
+    "initializer_range", "label2id", "length_penalty", "max_length", "min_length", "num_beam_groups", "num_beams",
+    "num_return_sequences", "problem_type", "projection_dim", "repetition_penalty", "return_dict", "temperature",
+    "tie_word_embeddings", "top_k", "top_p", "torch_dtype", "transformers_version", "typical_p", "use_cache",
+)  # fmt: skip
+"""Fields of every transformers config that change no feature."""
+CLIP_TEXT = same_fields(
+    CLIPText, _tokens, ignored=TRANSFORMERS, rename=_without_prefix, publish=_text_model, file="model.safetensors",
+    constant={"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},
+)  # fmt: skip
+CLIP_TEXT_WITH_PROJECTION = same_fields(
+    CLIPTextWithProjection, _tokens, ignored=TRANSFORMERS, rename=_without_places, file="model.safetensors",
+    constant={"architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model"},
+)  # fmt: skip
+
 ARCHITECTURES = {
     "AutoencoderKL": same_fields(AutoencoderKL, _image, ignored=("force_upcast",), rename=_new_attention),
+    "CLIPTextModel": CLIP_TEXT,
+    "CLIPTextModelWithProjection": CLIP_TEXT_WITH_PROJECTION,
     "DiTTransformer2DModel": DIT,
     "SD3Transformer2DModel": same_fields(MMDiT, _text_latents, name="SD3Transformer2DModel"),
     "Transformer2DModel": DIT,
     "VQModel": same_fields(VQModel, _image, ignored=("force_upcast",), rename=_new_attention),
+    "clip_text_model": CLIP_TEXT,
 }
 """Published class or model type: what is to be known of it."""
