@@ -25,9 +25,10 @@ def from_moments(moments: Array, axis: int = -1) -> DiagonalGaussian:
     return DiagonalGaussian(mean, jnp.clip(log_variance, -30.0, 20.0))
 
 
-def draw(key: PRNGKey, distribution: DiagonalGaussian) -> Array:
-    """Returns a draw of each latent."""
-    noise = jax.random.normal(key, distribution.mean.shape, distribution.mean.dtype)
+def draw(key: PRNGKey, distribution: DiagonalGaussian, noise: Array | None = None) -> Array:
+    """Returns a draw of each latent: mean + std noise, with standard normal noise that may be given."""
+    if noise is None:
+        noise = jax.random.normal(key, distribution.mean.shape, distribution.mean.dtype)
     return distribution.mean + jnp.exp(distribution.log_variance / 2) * noise
 
 

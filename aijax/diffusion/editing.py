@@ -210,6 +210,7 @@ def sdedit(
     strength: float = 0.5,
     steps: int = 50,
     grid: str | Grid = "uniform",
+    start_noise: Array | None = None,
     **options: Any,
 ) -> Any:
     """Returns `x` noised up to a level and sampled from there: image-to-image.
@@ -220,6 +221,7 @@ def sdedit(
       x: the data to begin from.
       strength: the share of the grid's steps that are taken, above 0 and at most 1.
       steps: of the whole grid, default 50.
+      start_noise: of the shape of x, in place of drawn noise up to the level.
       **options: further arguments of `sample`.
 
     Raises:
@@ -231,7 +233,11 @@ def sdedit(
     grid = last_steps(grid, strength)
     noise_key, key = jax.random.split(key)
     alpha, sigma = (jnp.asarray(level[0], x.dtype) for level in (grid.alphas, grid.sigmas))
-    noisy = alpha * x + sigma * jax.random.normal(noise_key, x.shape, x.dtype)
+    if start_noise is None:
+        start_noise = jax.random.normal(noise_key, x.shape, x.dtype)
+    if start_noise.shape != x.shape:
+        raise ConfigError(f"start_noise: expected shape {x.shape}, got {start_noise.shape}")
+    noisy = alpha * x + sigma * start_noise
     return sample(key, denoise_fn, process, x.shape, grid=grid, init=noisy, **options)
 
 
