@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError
 from aijax.models.resnet import conv, group_norm
-from aijax.models.unet_blocks import BlockOptions, DownBlock, Level, MidBlock, UpBlock, num_groups
+from aijax.models.unet_blocks import BlockOptions, DownBlock, Level, MidBlock, UpBlock
 from aijax.models.unet_conditions import Conditions, activate, embed_conditions
 from aijax.models.unet_progressive import ProgressiveDownBlock, ProgressiveUpBlock
 from aijax.parallel import keep_batch_split
@@ -37,7 +37,7 @@ class UNet(nn.Module):
       in_channels: of the images; None for any.
       context_width: of a context; None for any.
       in_size, out_size: sizes of the first and the last convolution.
-      out_activation: before the last convolution.
+      out_groups, out_activation: of the norm and the activation before the last convolution.
       center_input: whether 2 x - 1 is read in place of x.
       divide_by_time: whether the result is divided by t, as networks do that are told sigma and predict the score.
       remat: whether the backward pass computes each level again, which needs less memory and more time.
@@ -56,6 +56,7 @@ class UNet(nn.Module):
     context_width: int | None = None
     in_size: int = 3
     out_size: int = 3
+    out_groups: int = 32
     out_activation: str = "silu"
     center_input: bool = False
     divide_by_time: bool = False
@@ -116,7 +117,7 @@ class UNet(nn.Module):
                 size = states[-1].shape[1:3] if states else None
                 x = self._kind(UpBlock)(level, options, train, name=f"up_blocks_{i}")(x, taken, e, context, size)
             x = keep_batch_split(x)
-        x = group_norm(x, num_groups(self.up[-1], x.shape[-1]), options.eps, "conv_norm_out", **dtypes)
+        x = group_norm(x, self.out_groups, options.eps, "conv_norm_out", **dtypes)
         x = activate(self.out_activation, x)
         x = conv(self.out_channels, self.out_size, "conv_out", padding=(self.out_size - 1) // 2, **dtypes)(x)
         x = x if image is None else x + image
@@ -199,8 +200,12 @@ def unet(
 
     def level(i, layers, attention, resample="none"):
         heads = {"head_width": min(head_width, widths[i]), "num_heads": max(widths[i] // head_width, 1)}
-        groups = max(min(widths[i] // 4, 32), 1)
-        return Level(widths[i], layers, attention, resample=resample, groups=None, attention_groups=groups, **heads)
+        return Level(
+            widths[i], layers, attention, resample=resample, groups=None, attention_groups=quarter(widths[i]), **heads
+        )
+
+    def quarter(width):
+        return max(min(width // 4, 32), 1)
 
     def attention(i):
         return "cross" if i in context_levels else "self" if i in attention_levels else "none"
@@ -223,5 +228,6 @@ def unet(
             time_embedding="scale_shift" if scale_shift else "default", dropout_rate=dropout_rate, **dtypes
         ),
         out_channels=out_channels,
+        out_groups=quarter(widths[0]),
         remat=remat,
     )

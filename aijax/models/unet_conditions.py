@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aijax.diffusion.embeddings import sinusoidal_embedding
 from aijax.errors import ConfigError, choose
+from aijax.models.embeddings import sinusoidal_embedding
 from aijax.models.resnet import IMAGE_ACTIVATIONS
 from aijax.typing import Array, Float
 
@@ -116,8 +116,8 @@ def embed_conditions(
     """
     told, dtypes = conditions, conditions.dtypes()
     features = _time_features(told, t).astype(dtype)
-    mlp = TimestepEmbedding(told.time_width, told.activation, told.time_activation_after, name="time_embedding", **dtypes)
-    e = mlp(features, time_condition)
+    acts = (told.activation, told.time_activation_after)
+    e = TimestepEmbedding(told.time_width, *acts, name="time_embedding", **dtypes)(features, time_condition)
     if (class_labels is None) != (told.class_labels == "none"):
         expected = "none, as the network has no classes" if told.class_labels == "none" else "one for each image"
         raise ConfigError(f"class_labels: expected {expected}, got {'none' if class_labels is None else 'some'}")

@@ -15,7 +15,7 @@ from aijax.typing import Array, Float
 
 
 class ProgressiveDownBlock(nn.Module):
-    """A level on the way down: returns the states that it passed through, the last the result, and the smaller image."""
+    """A level on the way down: returns the states it passed through, the last the result, and the smaller image."""
 
     level: Level
     options: BlockOptions
@@ -39,9 +39,9 @@ class ProgressiveDownBlock(nn.Module):
 
 
 class ProgressiveUpBlock(nn.Module):
-    """A level on the way up: returns the result and the image of `image_channels` made so far (None: of the levels here).
+    """A level on the way up: returns the result and the image of `image_channels` that was made so far.
 
-    Attention, where it has some, is once after the last block.
+    Attention, where there is some, comes once after the last block.
     """
 
     level: Level
