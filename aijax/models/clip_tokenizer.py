@@ -1,0 +1,130 @@
+"""The tokenizer of CLIP: lower-cased text, byte pairs within words, `</w>` at their ends (Radford et al. 2021, 2.4).
+
+tokens = [start, pairs of the text ..., end, pad, pad, ...]
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from aijax.errors import DataError
+from aijax.typing import Any
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True)
+class CLIPTokenizer:
+    """Texts to rows of tokens of one length.
+
+    Attributes:
+      description: the tokenizer as the library `tokenizers` writes it.
+      length: of a row, start and end included.
+      pad: the token that fills a row.
+    """
+
+    description: str = field(repr=False)
+    length: int = 77
+    pad: str = END
+
+    def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
+        """Returns the tokens of texts, `[n, length]` int32.
+
+        Args:
+          texts: a list, or one text.
+          truncate: whether a longer text loses its end.
+
+        Raises:
+          DataError: a text that is too long.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        start, end, pad = (self._id(token) for token in (START, END, self.pad))
+        rows = np.full((len(texts), self.length), pad, np.int32)
+        for row, text in zip(rows, texts, strict=True):
+            pairs = self._tokenizer.encode(text, add_special_tokens=False).ids
+            if len(pairs) > self.length - 2 and not truncate:
+                shown = text if len(text) <= 40 else text[:40] + "..."
+                raise DataError(f"texts: expected at most {self.length - 2} tokens, got {len(pairs)} of {shown!r}")
+            tokens = [start, *pairs[: self.length - 2], end]
+            row[: len(tokens)] = tokens
+        return rows
+
+    def _id(self, token):
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise DataError(f"tokenizer: expected the token {token!r} in its vocabulary, it is not there")
+        return number
+
+    @functools.cached_property
+    def _tokenizer(self):
+        import tokenizers
+
+        return tokenizers.Tokenizer.from_str(self.description)
+
+
+def clip_tokenizer(
+    vocabulary: Mapping[str, int], merges: Sequence[str], *, length: int = 77, pad: str = END
+) -> CLIPTokenizer:
+    """Returns the tokenizer of a vocabulary and its merges.
+
+    Args:
+      vocabulary: token to number; start and end are among them.
+      merges: pairs such as "t h", in the order in which they are merged.
+      length: of a row of tokens, default 77.
+      pad: the token that fills a row, default the end.
+
+    Raises:
+      DataError: merges that are no pairs of tokens.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    try:
+        tokenizer = Tokenizer(models.BPE(dict(vocabulary), pairs, end_of_word_suffix="</w>", unk_token=END))
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(f"merges: expected pairs of tokens of the vocabulary: {error}") from None
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (START, END) if token in vocabulary])
+    return CLIPTokenizer(tokenizer.to_str(), length, pad)
+
+
+def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
+    """Returns the tokenizer in a published folder: `vocab.json` with `merges.txt`, or `tokenizer.json`.
+
+    Raises:
+      DataError: no such files, or damaged ones.
+    """
+    folder = Path(folder)
+    config = _read_json(folder / "tokenizer_config.json", {}) | _read_json(folder / "special_tokens_map.json", {})
+    pad = config.get("pad_token", END)
+    pad = pad.get("content", END) if isinstance(pad, dict) else pad
+    length = config.get("model_max_length", 77)
+    if not (isinstance(length, int) and 2 < length < 10**6):
+        raise DataError(f"{folder}/tokenizer_config.json: model_max_length: expected a length, got {length!r}")
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        merges = [line for line in lines if line and not line.startswith("#version")]
+        return clip_tokenizer(_read_json(folder / "vocab.json"), merges, length=length, pad=pad)
+    description = json.dumps(_read_json(folder / "tokenizer.json"))
+    return CLIPTokenizer(description, length, pad)
+
+
+def _read_json(path: Path, default: Any = None) -> dict[str, Any]:
+    if default is not None and not path.is_file():
+        return default
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a file of a tokenizer, got {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a file of a tokenizer, got {type(content).__name__}")
+    return content
