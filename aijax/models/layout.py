@@ -124,7 +124,7 @@ def read_safetensors(path: str | Path) -> Mapping[str, np.ndarray]:
     return TensorFile(path)
 
 
-def save(path: str | Path, tensors: Mapping[str, Array]) -> None:
+def write_safetensors(path: str | Path, tensors: Mapping[str, Array]) -> None:
     """Writes tensors to a safetensors file, in the order of their names."""
     arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     safetensors.numpy.save_file(arrays, str(path), metadata={"format": "pt"})

@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from aijax.binding import bind
-from aijax.errors import DataError, UnsupportedError, did_you_mean
+from aijax.errors import ConfigError, DataError, UnsupportedError, did_you_mean
 from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.dit import DiT
-from aijax.models.layout import Tensors, from_published, read_safetensors, save, to_published
+from aijax.models.layout import Tensors, from_published, read_safetensors, to_published, write_safetensors
 from aijax.models.mmdit import MMDiT
 from aijax.models.text import CLIPText, CLIPTextWithProjection
+from aijax.models.unet import UNet
+from aijax.models.unet_config import unet_from_config
 from aijax.typing import Any, Params
 
 OWN = ("dtype", "param_dtype", "parent", "name")
@@ -34,8 +36,8 @@ class Architecture:
     Attributes:
       module: the Linen class.
       from_config: `(config, where) -> module`.
-      to_config: `module -> config`, its class included.
-      inputs: `module -> shapes` of inputs from which its parameters may be traced.
+      to_config: `module -> config`, its class included; None where a module does not hold its config.
+      inputs: `(module, config) -> shapes` of inputs by name, from which its parameters may be traced.
       rename: a tensor's name in a file -> that of `to_published`; None for one that is no parameter.
       publish: the name of `to_published` -> that in a file.
       file: the name of the file of weights.
@@ -43,8 +45,8 @@ class Architecture:
 
     module: type[nn.Module]
     from_config: Callable[[Mapping[str, Any], str], nn.Module]
-    to_config: Callable[[nn.Module], dict[str, Any]]
-    inputs: Callable[[nn.Module], tuple]
+    to_config: Callable[[nn.Module], dict[str, Any]] | None
+    inputs: Callable[[nn.Module, Mapping[str, Any]], dict[str, Any]]
     rename: Callable[[str], str | None] = lambda name: name
     publish: Callable[[str], str] = lambda name: name
     file: str = "diffusion_pytorch_model.safetensors"
@@ -64,40 +66,52 @@ def load(folder: str | Path, dtype: Any = None) -> tuple[nn.Module, Params]:
       UnsupportedError: a class that is not among `ARCHITECTURES`.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    architecture = find_architecture(config, str(folder / "config.json"))
-    module = architecture.from_config(config, str(folder / "config.json"))
-    return module, from_tensors(module, read_safetensors(folder), dtype=dtype, where=str(folder))
+    return from_tensors(read_config(folder), read_safetensors(folder), dtype=dtype, where=str(folder))
 
 
-def save_model(folder: str | Path, module: nn.Module, params: Params) -> None:
+def save(folder: str | Path, module: nn.Module, params: Params, config: Mapping[str, Any] | None = None) -> None:
     """Writes `config.json` and a safetensors file with the published names into `folder`, which may be new.
+
+    Args:
+      folder: where.
+      module: of a published class.
+      params: of the module.
+      config: that of the module, such as `read_config` gave it; None where its fields are those of the config.
 
     Raises:
       UnsupportedError: a module that is no published class.
+      ConfigError: no config for a module that does not hold it.
     """
     folder, architecture = Path(folder), _architecture_of(module)
+    if config is None:
+        if architecture.to_config is None:
+            raise ConfigError(f"config: {type(module).__name__} does not hold its published config; give it")
+        config = architecture.to_config(module)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {architecture.publish(name): tensor for name, tensor in to_published(params).items()}
-    (folder / "config.json").write_text(json.dumps(architecture.to_config(module), indent=2) + "\n", encoding="utf-8")
-    save(folder / architecture.file, tensors)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_safetensors(folder / architecture.file, tensors)
 
 
-def from_tensors(module: nn.Module, tensors: Mapping[str, Any], *, dtype: Any = None, where: str = "tensors") -> Params:
-    """Returns the parameters of a module of a published class from its tensors, under any of their published names.
+def from_tensors(
+    config: Mapping[str, Any], tensors: Mapping[str, Any], *, dtype: Any = None, where: str = "config"
+) -> tuple[nn.Module, Params]:
+    """Returns the module that a published config describes, and its parameters from tensors under published names.
 
     Args:
-      module: of a class of `ARCHITECTURES`.
+      config: its fields; the class is named by `_class_name`, `architectures` or `model_type`.
       tensors: by published name.
       dtype: of the parameters; None keeps that of the tensors.
-      where: what the tensors are, for messages.
+      where: what they are, for messages.
 
     Raises:
-      DataError: as `aijax.models.layout.from_published`.
+      DataError, ConfigError, UnsupportedError: as `load`.
     """
-    names = {name: _architecture_of(module).rename(name) for name in tensors}
+    architecture = find_architecture(config, where)
+    module = architecture.from_config(config, where)
+    names = {name: architecture.rename(name) for name in tensors}
     renamed = Tensors({new: (tensors, name) for name, new in names.items() if new is not None})
-    return from_published(renamed, abstract_params(module), dtype=dtype, where=where)
+    return module, from_published(renamed, _abstract_params(architecture, module, config), dtype=dtype, where=where)
 
 
 def from_config(config: Mapping[str, Any], where: str = "config") -> nn.Module:
@@ -107,12 +121,6 @@ def from_config(config: Mapping[str, Any], where: str = "config") -> nn.Module:
     16
     """
     return find_architecture(config, where).from_config(config, where)
-
-
-def abstract_params(module: nn.Module) -> Params:
-    """Returns the shapes of the parameters of a module of a published class."""
-    inputs = _architecture_of(module).inputs(module)
-    return jax.eval_shape(lambda *given: module.init(jax.random.key(0), *given)["params"], *inputs)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -144,7 +152,7 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
 
 def same_fields(
     module: type[nn.Module],
-    inputs: Callable[[nn.Module], tuple],
+    inputs: Callable[[nn.Module, Mapping[str, Any]], dict[str, Any]],
     *,
     name: str | None = None,
     ignored: tuple[str, ...] = (),
@@ -155,7 +163,7 @@ def same_fields(
 
     Args:
       module: the Linen class.
-      inputs: `module -> shapes` of its inputs.
+      inputs: `(module, config) -> shapes` of its inputs by name.
       name: of the published class; None for that of `module`.
       ignored: fields of configs that change no output and are not kept.
       constant: what a config has besides the module's fields, such as its class; None for `_class_name`.
@@ -183,6 +191,11 @@ def shape_of(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+def _abstract_params(architecture, module, config):
+    inputs = architecture.inputs(module, config)
+    return jax.eval_shape(lambda given: module.init(jax.random.key(0), **given)["params"], inputs)
+
+
 def _architecture_of(module):
     for architecture in ARCHITECTURES.values():
         if type(module) is architecture.module:
@@ -194,13 +207,47 @@ def _as_tuples(value):
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _image(model):
+def _image(model, config):
     side = 2 ** (len(model.block_out_channels) - 1)
-    return (shape_of(1, side, side, model.in_channels),)
+    return {"x": shape_of(1, side, side, model.in_channels)}
+
+
+def _class_latents(model, config):
+    latents = shape_of(1, model.patch_size, model.patch_size, model.in_channels)
+    return {"x": latents, "t": shape_of(1), "labels": shape_of(1, dtype=jnp.int32)}
+
+
+def _text_latents(model, config):
+    latents = shape_of(1, model.patch_size, model.patch_size, model.in_channels)
+    text, pooled = shape_of(1, 1, model.joint_attention_dim), shape_of(1, model.pooled_projection_dim)
+    return {"x": latents, "t": shape_of(1), "text": text, "pooled": pooled}
+
+
+def _tokens(model, config):
+    return {"tokens": shape_of(1, 1, dtype=jnp.int32)}
+
+
+def _unet(model, config):
+    side, told = 2 ** len(model.down), model.conditions
+    width = config.get("projection_class_embeddings_input_dim")
+    inputs = {"x": shape_of(1, side, side, model.in_channels), "t": shape_of(1)}
+    if told.class_labels in ("label", "timestep"):
+        inputs["class_labels"] = shape_of(1, dtype=jnp.int32)
+    elif told.class_labels != "none":
+        inputs["class_labels"] = shape_of(1, told.time_width if told.class_labels == "identity" else width)
+    if model.context_width is not None:
+        inputs["context"] = shape_of(1, 1, model.context_width)
+    if told.size_features is not None:
+        sizes = 6
+        inputs["text_embeds"] = shape_of(1, width - sizes * told.size_features)
+        inputs["time_ids"] = shape_of(1, sizes)
+    if config.get("time_cond_proj_dim") is not None:
+        inputs["time_condition"] = shape_of(1, config["time_cond_proj_dim"])
+    return inputs
 
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""The names of attention in autoencoders published before 2023."""
+"""The names of attention over pixels in what was published before 2023."""
 
 
 def _new_attention(name):
@@ -208,16 +255,6 @@ def _new_attention(name):
     if len(path) > 1 and path[-2] == "attentions" and part in OLD_ATTENTION:
         return ".".join([*path, OLD_ATTENTION[part], leaf])
     return name
-
-
-def _class_latents(model):
-    latents = shape_of(1, model.sample_size, model.sample_size, model.in_channels)
-    return latents, shape_of(1), shape_of(1, dtype=jnp.int32)
-
-
-def _text_latents(model):
-    latents = shape_of(1, model.patch_size, model.patch_size, model.in_channels)
-    return latents, shape_of(1), shape_of(1, 1, model.joint_attention_dim), shape_of(1, model.pooled_projection_dim)
 
 
 def _without_positions(name):
@@ -228,10 +265,6 @@ def _without_positions(name):
 DIT = same_fields(
     DiT, _class_latents, name="DiTTransformer2DModel", ignored=("upcast_attention",), rename=_without_positions
 )
-
-
-def _tokens(model):
-    return (shape_of(1, 1, dtype=jnp.int32),)
 
 
 def _without_prefix(name):
@@ -264,6 +297,8 @@ CLIP_TEXT_WITH_PROJECTION = same_fields(
     constant={"architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model"},
 )  # fmt: skip
 
+UNET = Architecture(UNet, lambda config, where: unet_from_config(config), None, _unet, rename=_new_attention)
+
 ARCHITECTURES = {
     "AutoencoderKL": same_fields(AutoencoderKL, _image, ignored=("force_upcast",), rename=_new_attention),
     "CLIPTextModel": CLIP_TEXT,
@@ -271,6 +306,8 @@ ARCHITECTURES = {
     "DiTTransformer2DModel": DIT,
     "SD3Transformer2DModel": same_fields(MMDiT, _text_latents, name="SD3Transformer2DModel"),
     "Transformer2DModel": DIT,
+    "UNet2DConditionModel": UNET,
+    "UNet2DModel": UNET,
     "VQModel": same_fields(VQModel, _image, ignored=("force_upcast",), rename=_new_attention),
     "clip_text_model": CLIP_TEXT,
 }
