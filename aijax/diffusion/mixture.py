@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aijax.diffusion.process import Process
+from aijax.diffusion.process import Process, namespace
 from aijax.errors import ConfigError
 from aijax.parameters import noun, parameter
 from aijax.typing import Any, Array, Callable, Float, PRNGKey
@@ -47,18 +47,18 @@ class GaussianMixture:
 
 def log_density(mixture: GaussianMixture, x: Float[Array, "n d"], alpha: Any = 1.0, sigma: Any = 0.0) -> Array:
     """Returns the log density of x = alpha x_0 + sigma eps at n points, `[n]`; alpha and sigma scalars or `[n]`."""
-    return jax.nn.logsumexp(_log_joint(mixture, x, alpha, sigma), axis=-1)
+    return jax.nn.logsumexp(_Parts(mixture, x, alpha, sigma).log_joint, axis=0)
 
 
 def score(mixture: GaussianMixture, x: Float[Array, "n d"], alpha: Any = 1.0, sigma: Any = 0.0) -> Array:
     """Returns the gradient of `log_density` at n points, `[n, d]`."""
-    solved, log_joint = _whitened(mixture, x, alpha, sigma)
-    return -jnp.einsum("nk,nkd->nd", jax.nn.softmax(log_joint), solved)
+    parts = _Parts(mixture, x, alpha, sigma)
+    return -parts.average(parts.precision * parts.centred)
 
 
 def log_posterior(mixture: GaussianMixture, x: Float[Array, "n d"], alpha: Any = 1.0, sigma: Any = 0.0) -> Array:
     """Returns ln p(component given x), `[n, K]`: an exact classifier of noisy x."""
-    return jax.nn.log_softmax(_log_joint(mixture, x, alpha, sigma))
+    return jax.nn.log_softmax(_Parts(mixture, x, alpha, sigma).log_joint, axis=0).T
 
 
 def denoiser(mixture: GaussianMixture, process: Process) -> Callable[[Array, Any], Array]:
@@ -75,11 +75,8 @@ def denoiser(mixture: GaussianMixture, process: Process) -> Callable[[Array, Any
 
 def posterior_mean(mixture: GaussianMixture, x: Float[Array, "n d"], alpha: Any, sigma: Any) -> Array:
     """Returns E[x_0 given x], `[n, d]`; see `denoiser`."""
-    solved, log_joint = _whitened(mixture, x, alpha, sigma)
-    alpha = jnp.broadcast_to(alpha, x.shape[:1])
-    shift = jnp.einsum("kde,nke->nkd", jnp.asarray(mixture.covariances, x.dtype), solved)
-    means = jnp.asarray(mixture.means, x.dtype) + alpha[:, None, None] * shift
-    return jnp.einsum("nk,nkd->nd", jax.nn.softmax(log_joint), means)
+    parts = _Parts(mixture, x, alpha, sigma)
+    return parts.average(parts.means + parts.alpha * parts.variances * parts.precision * parts.centred)
 
 
 def sample_mixture(key: PRNGKey, mixture: GaussianMixture, count: int) -> Float[Array, "n d"]:
@@ -100,19 +97,23 @@ def ring(count: int = 8, radius: float = 2.0, std: float = 0.2) -> GaussianMixtu
     return GaussianMixture(np.full(count, 1 / count), means, np.tile(std**2 * np.eye(2), (count, 1, 1)))
 
 
-def _whitened(mixture, x, alpha, sigma):
-    """S_k^-1 (x - alpha mu_k), `[n, K, d]`, and ln(w_k N(x; ...)), `[n, K]`."""
-    means, covariances = (jnp.asarray(value, x.dtype) for value in (mixture.means, mixture.covariances))
-    eigenvalues, vectors = jnp.linalg.eigh(covariances)
-    alpha, sigma = jnp.asarray(alpha, x.dtype), jnp.asarray(sigma, x.dtype)
-    alpha, sigma = (v[:, None, None] if v.ndim else v for v in (alpha, sigma))
-    spread = alpha**2 * eigenvalues + sigma**2
-    centred = jnp.einsum("kde,nkd->nke", vectors, x[:, None, :] - alpha * means)
-    log_normal = -jnp.sum(centred**2 / spread + jnp.log(2 * math.pi * spread), -1) / 2
-    weights = jnp.asarray(mixture.weights, x.dtype)
-    solved = jnp.einsum("kde,nke->nkd", vectors, centred / spread)
-    return solved, log_normal + jnp.log(weights / weights.sum())
+class _Parts:
+    """What all of these are made of, in the eigenvectors V_k of C_k and with the points as the last axis, which fills
+    vector registers: V_k^T mu_k, the eigenvalues, V_k^T (x - alpha mu_k) and the eigenvalues of S_k^-1, `[K, d, n]` or
+    1 for n; ln(w_k N(x; ...)), `[K, n]`."""
 
+    def __init__(self, mixture, x, alpha, sigma):
+        # of NumPy's covariances once, and not at each step of a loop
+        variances, vectors = namespace(mixture.covariances).linalg.eigh(mixture.covariances)
+        self.variances, self.vectors = jnp.asarray(variances, x.dtype)[:, :, None], jnp.asarray(vectors, x.dtype)
+        self.means = jnp.einsum("kde,kd->ke", self.vectors, jnp.asarray(mixture.means, x.dtype))[:, :, None]
+        self.alpha, sigma = jnp.asarray(alpha, x.dtype), jnp.asarray(sigma, x.dtype)
+        self.precision = 1 / (self.alpha**2 * self.variances + sigma**2)
+        self.centred = jnp.einsum("kde,nd->ken", self.vectors, x) - self.alpha * self.means
+        terms = self.precision * self.centred**2 - jnp.log(self.precision / (2 * math.pi))
+        weights = jnp.asarray(mixture.weights, x.dtype)
+        self.log_joint = jnp.log(weights / weights.sum())[:, None] - jnp.sum(terms, 1) / 2
 
-def _log_joint(mixture, x, alpha, sigma):
-    return _whitened(mixture, x, alpha, sigma)[1]
+    def average(self, values):
+        """sum_k p(k given x) V_k values_k, `[n, d]`."""
+        return jnp.einsum("kde,kn,ken->nd", self.vectors, jax.nn.softmax(self.log_joint, axis=0), values)

@@ -118,13 +118,13 @@ def compact(plan: Plan, dtype: Any) -> Plan:
                 )
 
     def column(values, neutral=0.0):
-        return None if values is None or np.all(values == neutral) else jnp.asarray(values, dtype)
+        return None if values is None or np.all(values == neutral) else np.asarray(values, dtype)
 
     def history(values):
         if values is None or not np.any(values):
             return None
         length = int(np.flatnonzero(np.any(values != 0, axis=0))[-1]) + 1
-        return jnp.asarray(values[:, :length], dtype)
+        return np.asarray(values[:, :length], dtype)
 
     def row(given):
         if given is None:
@@ -134,14 +134,14 @@ def compact(plan: Plan, dtype: Any) -> Plan:
     learned = plan.variance_range is not None and np.any(plan.update.noise)
     anchored = plan.keep is not None and np.any(plan.update.anchor)
     return Plan(
-        jnp.asarray(plan.times, jnp.promote_types(dtype, jnp.float32)),
-        jnp.asarray(plan.alphas, dtype),
-        jnp.asarray(plan.sigmas, dtype),
+        np.asarray(plan.times, jnp.promote_types(dtype, jnp.float32)),
+        np.asarray(plan.alphas, dtype),
+        np.asarray(plan.sigmas, dtype),
         row(plan.update),
         row(plan.keep) if anchored else None,
         column(plan.before_scale, 1.0),
         column(plan.before_noise),
-        tuple(jnp.asarray(v, dtype) for v in plan.variance_range) if learned else None,
+        tuple(np.asarray(v, dtype) for v in plan.variance_range) if learned else None,
         None,
     )
 

@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
 
 from aijax.diffusion.grids import Grid, check_steps, make_grid
 from aijax.diffusion.predictions import check_output, from_x0, to_eps, to_x0
@@ -66,7 +65,8 @@ def sample(
 
     Raises:
       ConfigError: an argument that cannot be used, named with what was expected, before the run.
-      DataError: samples that are not finite, where they are not being traced.
+      DataError: samples that are not finite. Inside `jit`, where values are not known, `checkify.float_checks` of
+        `jax.experimental` finds the operation.
 
     >>> from aijax.diffusion import VP
     >>> denoise = lambda x, t: jnp.zeros_like(x)
@@ -101,7 +101,6 @@ def sample(
     constraint = None if constraint is None else as_partial(constraint)
     learned = getattr(sampler, "variance", None) == "learned"
     options = (getattr(sampler, "reuse_eps", False), learned)
-    _check_denoiser(denoise_fn, shape, dtype, learned)
     result = _run(
         key, denoise_fn, constraint, sampler, prepared, init, noise, process.prior.std, sigma_data, shape,
         jnp.dtype(dtype), prediction, options, trajectory, sharding, on_call,
@@ -131,8 +130,13 @@ def make_predict(
     """
 
     def predict(x, t, alpha, sigma):
-        output = denoise_fn(x, t)
-        output, fraction = output if learned else (output, None)
+        output, fraction = denoise_fn(x, t), None
+        if learned:
+            if not (isinstance(output, tuple) and len(output) == 2):
+                raise ConfigError("denoise_fn: expected (prediction, v), as the variance is learned")
+            output, fraction = output
+            check_output(fraction, x)
+        check_output(output, x)
         x0 = to_x0(prediction, output, x, alpha, sigma, sigma_data=sigma_data)
         if constraint is None:
             return x0, to_eps(prediction, output, x, alpha, sigma, sigma_data=sigma_data), fraction
@@ -160,21 +164,7 @@ def _run(
         x = jax.lax.with_sharding_constraint(x, sharding)
     report = None if on_call is None else functools.partial(jax.debug.callback, on_call)
     predict = make_predict(denoise_fn, prediction, sigma_data, constraint, *options)
-    x, seen = sampler.run(noise_key, predict, prepared, x, noise=noise, record=trajectory, on_call=report)
-    checkify.debug_check(jnp.isfinite(x).all(), "denoise_fn: the samples are not finite")
-    return x, seen
-
-
-def _check_denoiser(denoise_fn, shape, dtype, learned):
-    x = jax.ShapeDtypeStruct(shape, dtype)
-    t = jax.ShapeDtypeStruct((), jnp.promote_types(dtype, jnp.float32))
-    output = jax.eval_shape(denoise_fn, x, t)
-    if learned:
-        if not (isinstance(output, tuple) and len(output) == 2):
-            raise ConfigError("denoise_fn: expected (prediction, v), as the variance is learned")
-        check_output(output[1], x)
-        output = output[0]
-    check_output(output, x)
+    return sampler.run(noise_key, predict, prepared, x, noise=noise, record=trajectory, on_call=report)
 
 
 def _check_result(x, seen):
