@@ -1,0 +1,191 @@
+"""Stable Diffusion from its published folder: functions, parameters, tokenizer and sampler.
+
+    folder/model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/scheduler_config.json
+
+`latent_model` makes the same functions of networks that are at hand, such as those of a training run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, from_moments
+from aijax.diffusion.latent import SCHEDULER, LatentModel
+from aijax.errors import DataError, UnsupportedError
+from aijax.typing import Any, Array, Callable, Params, PyTree
+
+COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A published pipeline.
+
+    Args:
+      model: its functions, for `aijax.diffusion.generate`.
+      params: their parameters.
+      tokenize: `(texts, truncate=False) -> tokens [n, t]`; see `aijax.models.clip_tokenizer.CLIPTokenizer`.
+    """
+
+    model: LatentModel
+    params: dict[str, Params]
+    tokenize: Callable[..., Array]
+
+
+def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
+    """Returns the pipeline in a folder of the layout of Stable Diffusion 1 and 2.
+
+    A safety checker and what prepares images for it are left alone.
+
+        pipeline = load_pipeline("stable-diffusion-v1-5")
+        tokens, null = pipeline.tokenize(["a lighthouse in a storm"]), pipeline.tokenize([""])
+        images = generate(key, pipeline.params, tokens, pipeline.model, null_tokens=null)
+
+    Args:
+      folder: with `model_index.json` and a folder for each component.
+      dtype: of the parameters; None keeps that of the files.
+
+    Raises:
+      DataError: files that are missing or damaged, or tensors that are not those of their network.
+      ConfigError: a field of a config that is unknown.
+      UnsupportedError: a pipeline of other components, such as two text encoders.
+    """
+    from aijax.models import pretrained
+    from aijax.models.clip_tokenizer import read_clip_tokenizer
+
+    folder = Path(folder)
+    index = _read_object(folder / "model_index.json")
+    missing = [name for name in COMPONENTS if _absent(index.get(name))]
+    more = [name for name in index if name.startswith(("text_encoder_", "transformer")) and not _absent(index[name])]
+    if missing or more:
+        told = f"without {', '.join(missing)}" if missing else f"with {', '.join(more)}"
+        raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(COMPONENTS)}, got one {told}")
+    networks = {name: pretrained.load(folder / name, dtype) for name in ("text_encoder", "unet", "vae")}
+    text, unet, autoencoder = (networks[name][0] for name in ("text_encoder", "unet", "vae"))
+    scheduler = _read_object(folder / "scheduler" / "scheduler_config.json")
+    side = pretrained.read_config(folder / "unet").get("sample_size") or 64
+    height, width = side if isinstance(side, list) else (side, side)
+    model = latent_model(
+        text, unet, autoencoder, (height, width), scheduler=(str(scheduler.get("_class_name")), scheduler)
+    )
+    params = {"text": networks["text_encoder"][1], "denoiser": networks["unet"][1]}
+    params |= dict.fromkeys(("encoder", "decoder"), networks["vae"][1])
+    return Pipeline(model, params, read_clip_tokenizer(folder / "tokenizer"))
+
+
+def latent_model(
+    text: Any,
+    denoiser: Any,
+    autoencoder: Any,
+    size: tuple[int, int],
+    *,
+    condition: Callable[[Any], dict[str, Array]] | None = None,
+    time_scale: float = 1.0,
+    scaling: float | None = None,
+    scheduler: tuple[str, Mapping[str, Any]] = SCHEDULER,
+) -> LatentModel:
+    """Returns the functions of latent diffusion made of Linen modules.
+
+    Args:
+      text: tokens -> `aijax.models.text.TextFeatures`, or whatever `condition` takes.
+      denoiser: `(z, t, **condition) -> prediction`, such as a `UNet` or an `MMDiT`.
+      autoencoder: an `AutoencoderKL` or a `VQModel`.
+      size: (h, w) of the usual latents.
+      condition: from what `text` gives to keyword arguments of `denoiser`; default `as_context`, for a UNet;
+        `as_joint_text` is for an MMDiT.
+      time_scale: by which the process' time is multiplied for the denoiser; default 1.
+      scaling: of latents; None for that of the autoencoder.
+      scheduler: name and config of the usual sampler, default that of Stable Diffusion 1.
+    """
+    discrete = hasattr(autoencoder, "quantise")
+    return LatentModel(
+        text=TextCondition(text, as_context if condition is None else condition),
+        denoiser=Denoiser(denoiser, time_scale),
+        encoder=CodeEncoder(autoencoder) if discrete else Encoder(autoencoder),
+        decoder=Decoder(autoencoder),
+        latent_shape=(*size, autoencoder.code_width if discrete else autoencoder.latent_channels),
+        scaling=autoencoder.scaling_factor if scaling is None else scaling,
+        shift=getattr(autoencoder, "shift_factor", None) or 0.0,
+        scheduler=scheduler,
+    )
+
+
+def as_context(features: Any) -> dict[str, Array]:
+    """Returns the features of all tokens as a UNet takes them."""
+    return {"context": features.last}
+
+
+def as_joint_text(features: Any) -> dict[str, Array]:
+    """Returns the features of all tokens and of the text as an MM-DiT takes them."""
+    return {"text": features.last, "pooled": features.pooled}
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """`(params, tokens) -> condition` of a text encoder."""
+
+    module: Any
+    condition: Callable[[Any], dict[str, Array]]
+
+    def __call__(self, params: Params, tokens: Array) -> PyTree:
+        return self.condition(self.module.apply({"params": params}, tokens))
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """`(params, z, t, condition) -> prediction` of a network."""
+
+    module: Any
+    time_scale: float = 1.0
+
+    def __call__(self, params: Params, z: Array, t: Array, condition: dict[str, Array]) -> Array:
+        return self.module.apply({"params": params}, z, self.time_scale * t, **condition)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """`(params, images) -> latents` of an autoencoder with Gaussian latents."""
+
+    module: Any
+
+    def __call__(self, params: Params, images: Array) -> DiagonalGaussian:
+        return from_moments(self.module.apply({"params": params}, images, method="encode"))
+
+
+@dataclass(frozen=True)
+class CodeEncoder:
+    """`(params, images) -> latents` of an autoencoder with codes: latents of no variance."""
+
+    module: Any
+
+    def __call__(self, params: Params, images: Array) -> DiagonalGaussian:
+        latents = self.module.apply({"params": params}, images, method="encode")
+        return DiagonalGaussian(latents, jnp.full_like(latents, -jnp.inf))
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`(params, latents) -> images` of an autoencoder."""
+
+    module: Any
+
+    def __call__(self, params: Params, latents: Array) -> Array:
+        return self.module.apply({"params": params}, latents, method="decode")
+
+
+def _absent(entry):
+    """Whether an entry of the index names no component: it is [library, class], or [null, null]."""
+    return not (isinstance(entry, list) and len(entry) == 2 and all(entry))
+
+
+def _read_object(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a file of a published pipeline, got {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a file of a published pipeline, got {type(content).__name__}")
+    return content
