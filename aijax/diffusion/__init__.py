@@ -10,6 +10,14 @@ from aijax.diffusion.guidance import (
     classifier_guidance,
     reconstruction_guidance,
 )
+from aijax.diffusion.latent import (
+    LatentModel,
+    decode_latents,
+    encode_images,
+    generate,
+    image_to_image,
+    measured_scaling,
+)
 from aijax.diffusion.likelihood import bits_per_dim, decode, dequantise, encode, log_likelihood
 from aijax.diffusion.losses import (
     denoising_loss,
@@ -48,20 +56,22 @@ from aijax.diffusion.samplers import (
 )
 from aijax.diffusion.schedules import Table, discretise, linear_table, make_table, respace, zero_terminal_snr
 from aijax.diffusion.sde import EDM, VE, VP, Cosine, Flow, SubVP
+from aijax.diffusion.stable_diffusion import latent_model, load_pipeline
 from aijax.diffusion.thresholds import Clip, DynamicThreshold
 from aijax.diffusion.variational import hybrid_loss, variational_bound, variational_loss
 
 __all__ = [
     "DDIM", "DDPM", "DPM2", "EDM", "LCM", "LMS", "PNDM", "VE", "VP", "AdaptiveODE", "Clip", "Consistency", "Cosine",
-    "DPMAdaptive", "DPMpp2S", "DPMppSDE", "DynamicThreshold", "Euler", "EulerMaruyama", "Flow", "Grid", "Heun",
-    "Known", "Linear", "Multistep", "PredictorCorrector", "ProbabilityFlow", "Process", "ReverseDiffusion",
+    "DPMAdaptive", "DPMpp2S", "DPMppSDE", "DynamicThreshold", "Euler", "EulerMaruyama", "Flow", "Grid", "Heun", "Known",
+    "LatentModel", "Linear", "Multistep", "PredictorCorrector", "ProbabilityFlow", "Process", "ReverseDiffusion",
     "Singlestep", "SubVP", "Table", "UniPC", "add_noise", "as_kind", "bits_per_dim", "classifier_free",
     "classifier_free_batch", "classifier_guidance", "consistency_distillation_loss", "consistency_fn",
-    "consistency_ratios", "consistency_training_loss", "convert", "ddpm", "decode", "denoising_loss", "dequantise",
-    "discretise", "drop_condition", "edm_denoiser", "edm_loss", "encode", "fast_blocks", "flow_matching_loss",
-    "frechet_distance", "hybrid_loss", "interpolate", "kernel_distance", "linear_table", "log_likelihood",
-    "make_grid", "make_table", "precision_recall", "probability_flow", "ratio_grid", "reconstruction_guidance",
-    "repaint", "respace", "reverse_grid", "reverse_sde", "sample", "score_based", "sdedit", "self_conditioned",
-    "sliced_score_matching", "sliced_wasserstein", "spherical_interpolation", "variational_bound",
-    "variational_loss", "zero_terminal_snr",
+    "consistency_ratios", "consistency_training_loss", "convert", "ddpm", "decode", "decode_latents", "denoising_loss",
+    "dequantise", "discretise", "drop_condition", "edm_denoiser", "edm_loss", "encode", "encode_images", "fast_blocks",
+    "flow_matching_loss", "frechet_distance", "generate", "hybrid_loss", "image_to_image", "interpolate",
+    "kernel_distance", "latent_model", "linear_table", "load_pipeline", "log_likelihood", "make_grid", "make_table",
+    "measured_scaling", "precision_recall", "probability_flow", "ratio_grid", "reconstruction_guidance", "repaint",
+    "respace", "reverse_grid", "reverse_sde", "sample", "score_based", "sdedit", "self_conditioned",
+    "sliced_score_matching", "sliced_wasserstein", "spherical_interpolation", "variational_bound", "variational_loss",
+    "zero_terminal_snr",
 ]  # fmt: skip
