@@ -130,17 +130,18 @@ def finish_training(experiment: Any, fitted: Any, folder: Path, parameters: int,
     from aijax.launch.figures import draw_curves
 
     ended = fitted.step == fitted.total_steps
+    metrics = dict(fitted.metrics)
     if ended:
         draw_curves(folder)
         if experiment.draw is not None:
-            experiment.draw(jax.device_get(fitted.state.best_params), folder / "figures")
+            metrics |= experiment.draw(jax.device_get(fitted.state.best_params), folder / "figures") or {}
     summary = {
         "status": "finished" if ended else "stopped",
         "step": fitted.step,
         "total_steps": fitted.total_steps,
         "seconds": round(fitted.seconds, 3),
         "parameters": parameters,
-        "metrics": fitted.metrics,
+        "metrics": metrics,
         "message": "" if ended else f"stopped by a signal after step {fitted.step}, saved",
     }
     folders.write_summary(folder, **summary)

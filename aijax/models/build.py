@@ -8,15 +8,17 @@ import flax.linen as nn
 from aijax.binding import bind
 from aijax.errors import ConfigError, choose
 from aijax.models.cnn import CNN
+from aijax.models.film_mlp import FiLMMLP
 from aijax.models.lm import LanguageModel
 from aijax.models.mlp import MLP
+from aijax.models.unet import unet
 from aijax.models.vit import ViT, decode_variant
 
-NAMES = {"cnn": CNN, "lm": LanguageModel, "mlp": MLP, "vit": ViT}
+NAMES = {"cnn": CNN, "film_mlp": FiLMMLP, "lm": LanguageModel, "mlp": MLP, "unet": unet, "vit": ViT}
 VARIANTS = {"vit": decode_variant}
 SIZES = (
     "width", "widths", "stem_widths", "depth", "num_heads", "patch_size", "mlp_ratio", "convolutions", "num_groups",
-    "vocab_size", "context_length", "num_classes",
+    "vocab_size", "context_length", "num_classes", "embedding_width", "layers", "head_width", "out_channels",
 )  # fmt: skip
 """Fields of models that are sizes: above zero, each of them where there are several."""
 RATES = ("dropout_rate", "stochastic_depth_rate")

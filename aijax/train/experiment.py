@@ -42,7 +42,8 @@ class Experiment:
       preprocess: from raw examples (NumPy, as the source gives them) to the inputs of `apply_fn`.
       tokenizer: for text, what turns it to tokens and back.
       classes: names of the classes, when there are any.
-      draw: `draw(params, folder)` writes the experiment's own figures when the run has ended.
+      draw: `draw(params, folder)` writes the experiment's own figures when the run has ended; what it returns, when it
+        returns metrics, is added to those of the run.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -55,4 +56,4 @@ class Experiment:
     preprocess: Callable[[np.ndarray], Any] = np.asarray
     tokenizer: Any = None
     classes: tuple[str, ...] | None = None
-    draw: Callable[[Params, Path], None] | None = None
+    draw: Callable[[Params, Path], Mapping[str, float] | None] | None = None

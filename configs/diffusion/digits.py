@@ -1,0 +1,34 @@
+"""Class-conditional diffusion of the 8x8 handwritten digits, with classifier-free guidance.
+
+aijax run configs/diffusion/digits.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.experiment = "train_diffusion"
+    config.seed = 0
+    config.batch_size = 128
+    config.total_steps = 6000
+    config.data = ConfigDict({"source": "digits"})
+    config.model = ConfigDict({"name": "film_mlp", "width": 512, "depth": 4, "dropout_rate": 0.0, "time_scale": 1000.0})
+    config.process = ConfigDict({"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0})
+    config.objective = ConfigDict(
+        {"conditional": True, "drop_rate": 0.1, "levels": 17, "mean": -1.2, "std": 1.2, "sigma_data": 0.5}
+    )
+    config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0})
+    config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.05})
+    config.ema_decay = 0.999
+    config.sample = ConfigDict(
+        {"sampler": {"name": "heun"}, "steps": 18, "spacing": "karras", "count": 1400, "block": 1400, "guidance": 2.0}
+    )
+    config.judge = ConfigDict({"model": {"name": "cnn", "widths": (32, 64)}, "epochs": 30, "learning_rate": 3e-3})
+    config.likelihood = ConfigDict({"examples": 360, "probes": 8, "block": 360})
+    config.log_every_steps = 100
+    config.evaluate_every_steps = 2000
+    config.checkpoint = ConfigDict({"every_fraction": 0.1, "keep_last": 2})
+    config.tensorboard = True
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config
