@@ -1,11 +1,16 @@
 """What all tests share: eight host devices in this process, and a way to run the command line in another."""
 
+import functools
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -34,6 +39,56 @@ def root() -> Path:
 def golden() -> Path:
     """The reference values."""
     return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """`draw(module, *inputs, scale=0.3)`: random parameters without a compilation, norms and biases included."""
+
+    def draw(module, *inputs, scale=0.3, **named):
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, **named)["params"])
+        rng = np.random.default_rng(0)
+        return jax.tree.map(lambda leaf: np.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published network with inputs and outputs; images are channels-last."""
+
+    config: dict
+    tensors: dict
+    module: Any
+    params: Any
+    arrays: dict
+
+    def __getitem__(self, name):
+        return self.arrays[name]
+
+
+@pytest.fixture(scope="session")
+def published_network(golden):
+    """`read(name) -> Network`: a published diffusion network of the reference values, in float32."""
+    from aijax.models import layout, pretrained
+
+    folder = golden / "diffusion"
+    cases = {case["id"]: case for case in json.loads((folder / "index.json").read_text())["cases"]}
+    stored = np.load(folder / "model.npz")
+
+    def channels_last(array):
+        return np.moveaxis(array, 1, -1) if array.ndim == 4 else array
+
+    @functools.cache
+    def read(name):
+        case = cases[name]
+        config = {"_class_name": case["params"]["class"], **case["params"]["config"]}
+        tensors = layout.read_safetensors(folder / case["weights"])
+        module, params = pretrained.from_tensors(config, tensors)
+        arrays = {array: channels_last(stored[f"{name}/{array}"]) for array in case["arrays"]}
+        return Network(config, dict(tensors), module, params, arrays)
+
+    return read
 
 
 @pytest.fixture(scope="session")

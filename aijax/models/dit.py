@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
-from aijax.models.embeddings import grid_embedding, sinusoidal_embedding
+from aijax.models.embeddings import check_indices, grid_embedding, sinusoidal_embedding
 from aijax.models.image_attention import Attention
 from aijax.models.transformer import ACTIVATIONS
 from aijax.models.vit import PatchEmbedding
@@ -87,7 +87,7 @@ class DiT(nn.Module):
         if self.num_embeds_ada_norm is None:
             raise ConfigError("num_embeds_ada_norm: expected the number of classes, got None")
         check_latents(x, self.in_channels)
-        check_labels(labels, self.num_embeds_ada_norm + 1)
+        check_indices("labels", labels, self.num_embeds_ada_norm + 1)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width = self.num_attention_heads * self.attention_head_dim
         grid = (x.shape[1] // self.patch_size, x.shape[2] // self.patch_size)
@@ -267,13 +267,3 @@ def check_latents(x: Array, channels: int) -> None:
     """Raises `ConfigError` for latents that are not [b, h, w, channels]."""
     if x.ndim != 4 or x.shape[-1] != channels:
         raise ConfigError(f"in_channels: expected latents [b, h, w, {channels}], got shape {x.shape}")
-
-
-def check_labels(labels: Array, count: int) -> None:
-    """Raises `ConfigError` for a label that is not from 0 to `count` - 1; those known only inside `jit` pass, and give
-    NaN."""
-    if isinstance(labels, jax.core.Tracer) or labels.size == 0:
-        return
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or most >= count:
-        raise ConfigError(f"labels: expected numbers from 0 to {count - 1}, got {least if least < 0 else most}")

@@ -7,7 +7,9 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError
 from aijax.typing import Any, Array, Float
@@ -63,3 +65,15 @@ def grid_embedding(grid: tuple[int, int], width: int, *, base_size: float = 16.0
     )
     shape = (h, w, width // 2)
     return jnp.concatenate([jnp.broadcast_to(columns, shape), jnp.broadcast_to(rows[:, None], shape)], -1)
+
+
+def check_indices(where: str, indices: Any, count: int) -> None:
+    """Raises `ConfigError` for a row of a table of `count` that there is not.
+
+    Indices known only inside `jit` pass; where they are out of range, their embedding is NaN.
+    """
+    if isinstance(indices, jax.core.Tracer) or np.size(indices) == 0:
+        return
+    least, most = int(np.min(np.asarray(indices))), int(np.max(np.asarray(indices)))
+    if least < 0 or most >= count:
+        raise ConfigError(f"{where}: expected numbers from 0 to {count - 1}, got {least if least < 0 else most}")

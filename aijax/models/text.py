@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.embeddings import check_indices
 from aijax.models.transformer import ACTIVATIONS, attend
 from aijax.typing import Array, Float, Int
 
@@ -83,7 +84,10 @@ class CLIPText(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "b t"]) -> TextFeatures:
-        check_tokens(tokens, self.vocab_size, self.max_position_embeddings)
+        if tokens.ndim != 2 or tokens.shape[1] > self.max_position_embeddings:
+            most = self.max_position_embeddings
+            raise ConfigError(f"tokens: expected [b, t] with at most {most} tokens, got shape {tokens.shape}")
+        check_indices("tokens", tokens, self.vocab_size)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         sizes = self.vocab_size, self.max_position_embeddings, self.hidden_size
         x = TextEmbeddings(*sizes, name="embeddings", **dtypes)(tokens)
@@ -234,14 +238,3 @@ def find_ends(tokens: Int[Array, "b t"], end: int) -> Int[Array, " b"]:
     ([2], [1])
     """
     return jnp.argmax(tokens if end == LEGACY_END else tokens == end, axis=-1)
-
-
-def check_tokens(tokens: Array, vocab_size: int, length: int) -> None:
-    """Raises `ConfigError` for too many tokens, or one out of range; those known only inside `jit` pass."""
-    if tokens.ndim != 2 or tokens.shape[1] > length:
-        raise ConfigError(f"tokens: expected [b, t] with at most {length} tokens, got shape {tokens.shape}")
-    if isinstance(tokens, jax.core.Tracer) or tokens.size == 0:
-        return
-    least, most = int(tokens.min()), int(tokens.max())
-    if least < 0 or most >= vocab_size:
-        raise ConfigError(f"tokens: expected numbers from 0 to {vocab_size - 1}, got {least if least < 0 else most}")
