@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, and say what they should."""
 
 import os
+import re
 
 import nbclient
 import nbformat
@@ -42,3 +43,26 @@ def test_tangent_kernels_on_a_flax_model(run_notebook):
     assert "converged: True" in told
     assert pictures(outputs) == 2
     assert float(outputs[-1]["data"]["text/plain"]) > 0.9
+
+
+@pytest.mark.processes
+def test_gaussian_processes_from_regression_to_optimisation(run_notebook):
+    outputs = run_notebook("gp.ipynb")
+    told = "".join(output.get("text", "") for output in outputs)
+
+    def number(pattern):
+        return float(re.search(pattern, told)[1])
+
+    assert number(r"noise ([\d.]+) where 0.3") == pytest.approx(0.3, abs=0.05)
+    names = ("smooth", "Brownian motion", r"line \+ season")
+    evidence = [number(rf"{name} +log evidence +(-[\d.]+)") for name in names]
+    assert evidence == sorted(evidence) and evidence[2] > evidence[1] + 50
+    assert number(r"([\d.]+) nats a label") < number(r"by the true probabilities ([\d.]+)") + 0.05
+    assert number(r"distance of calibration: ([\d.]+)") < 0.15
+    assert number(r"([\d.]+)% of 400 other digits right") > 90
+    assert number(r"root mean square error of f ([\d.]+)") < 0.15
+    exact = number(r"points on a plane: ([\d.]+)")
+    assert number(r"at least +([\d.]+)") < exact
+    assert abs(number(r"gradients +([\d.]+)") - exact) < 4 * number(r"\+- ([\d.]+)")
+    assert pictures(outputs) == 6
+    assert 0 <= float(outputs[-1]["data"]["text/plain"]) < 0.2
