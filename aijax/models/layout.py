@@ -90,7 +90,7 @@ def to_published(params: Params) -> dict[str, np.ndarray]:
     {'conv1.weight': (8, 4, 3, 3)}
     """
     return {
-        published_name(name): np.ascontiguousarray(_transposed(name, np.asarray(leaf), from_file=False))
+        published_name(name): np.asarray(_transposed(name, np.asarray(leaf), from_file=False), order="C")
         for name, leaf in named_leaves(params).items()
     }
 
@@ -126,7 +126,7 @@ def read_safetensors(path: str | Path) -> Mapping[str, np.ndarray]:
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Array]) -> None:
     """Writes tensors to a safetensors file, in the order of their names."""
-    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     safetensors.numpy.save_file(arrays, str(path), metadata={"format": "pt"})
 
 
@@ -191,12 +191,14 @@ class Tensors(Mapping[str, np.ndarray]):
 
 def _read_index(path):
     try:
-        places = json.loads(path.read_text())["weight_map"]
-        files = {name: TensorFile(path.parent / name) for name in sorted(set(places.values()))}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: expected an index of safetensors files that lie beside it, got {error!r}") from None
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: expected an index of safetensors files, got {error!r}") from None
+    absent = [name for name in names if not (path.parent / name).is_file()]
+    if absent:
+        raise DataError(f"{path}: expected the files that it lists beside it; missing: {_listed(absent)}")
+    files = {name: TensorFile(path.parent / name) for name in names}
     missing = [name for name, file in places.items() if name not in files[file]]
     if missing:
         raise DataError(f"{path}: expected the tensors that it lists; missing: {_listed(missing)}")

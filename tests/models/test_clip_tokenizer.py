@@ -1,0 +1,58 @@
+"""The tokenizer of CLIP against the reference's tokens, and from its files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from aijax.errors import DataError
+from aijax.models.clip_tokenizer import clip_tokenizer, read_clip_tokenizer
+
+
+@pytest.fixture(scope="module")
+def case(golden):
+    return json.loads((golden / "vision_text" / "tokenizer" / "clip_bpe_0" / "case.json").read_text())
+
+
+def write(folder, case, **config):
+    (folder / "vocab.json").write_text(json.dumps(case["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(case["merges"]) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_matches_the_reference(case):
+    tokenize = clip_tokenizer(case["vocab"], case["merges"], length=case["context_length"])
+    rows = tokenize([pair["text"] for pair in case["pairs"]], truncate=True)
+    np.testing.assert_array_equal(rows, [pair["ids_context16"] for pair in case["pairs"]])
+    assert rows.dtype == np.int32
+
+
+def test_texts_that_are_too_long_are_cut_only_where_asked(case):
+    tokenize = clip_tokenizer(case["vocab"], case["merges"], length=6)
+    with pytest.raises(DataError, match="expected at most 4 tokens, got 5 of 'a photo of a dog'"):
+        tokenize(["a dog", "a photo of a dog"])
+    assert tokenize("a photo of a dog", truncate=True)[0, -1] == case["vocab"]["<|endoftext|>"]
+
+
+def test_files_give_the_same_tokens(case, tmp_path):
+    write(tmp_path, case, model_max_length=8, pad_token={"content": "!"})
+    read = read_clip_tokenizer(tmp_path)
+    made = clip_tokenizer(case["vocab"], case["merges"], length=8, pad="!")
+    np.testing.assert_array_equal(read(["a dog", ""]), made(["a dog", ""]))
+    assert read("")[0].tolist() == [case["vocab"]["<|startoftext|>"], case["vocab"]["<|endoftext|>"], *[0] * 6]
+    (tmp_path / "vocab.json").unlink()
+    (tmp_path / "tokenizer.json").write_text(made.description)
+    np.testing.assert_array_equal(read_clip_tokenizer(tmp_path)(["a dog"]), made(["a dog"]))
+
+
+def test_damaged_files_are_told(case, tmp_path):
+    with pytest.raises(DataError, match=r"tokenizer.json"):
+        read_clip_tokenizer(tmp_path)
+    write(tmp_path, case, model_max_length="long")
+    with pytest.raises(DataError, match="model_max_length"):
+        read_clip_tokenizer(tmp_path)
+    write(tmp_path, {"vocab": {"a": 0}, "merges": ["b c"]})
+    with pytest.raises(DataError, match="merges"):
+        read_clip_tokenizer(tmp_path)
+    with pytest.raises(DataError, match="startoftext"):
+        clip_tokenizer({"a": 0, "a</w>": 1}, [])("a")
