@@ -20,7 +20,8 @@ def float64():
         yield
 
 
-CASES = ["digits_1v8_fitted", "digits_1v8_fixed", "xor_matern32_fixed", "xor_rbf_fitted", "xor_rbf_fixed"]
+LONGER = ("digits_1v8_fitted", "xor_matern32_fixed", "xor_rbf_fitted")
+CASES = ["digits_1v8_fixed", "xor_rbf_fixed", *(pytest.param(name, marks=pytest.mark.slow) for name in LONGER)]
 
 
 def load(golden, name):
@@ -58,7 +59,7 @@ def test_golden(golden, name):
     assert np.mean(np.asarray(probability > 0.5) == case["t_test"]) == case["test_accuracy"]
 
 
-@pytest.mark.parametrize("name", ["digits_1v8_fitted", "xor_rbf_fitted"])
+@pytest.mark.parametrize("name", ["digits_1v8_fitted", pytest.param("xor_rbf_fitted", marks=pytest.mark.slow)])
 def test_golden_fits(golden, name):
     case, x, _, t = load(golden, name)
     start = gp.GP(kernels.RBF(2.0, 20.0))

@@ -28,8 +28,9 @@ def double():
         yield
 
 
-CASES = ["matern12_s0", "matern12_s1", "matern32_s1", "matern52_s0", "sho_critical_like_s0", "sho_critical_like_s1",
-         "sho_overdamped_s0", "sho_underdamped_s1"]  # fmt: skip
+LONGER = ("matern12_s0", "matern12_s1", "matern52_s0")
+CASES = ["matern32_s1", "sho_critical_like_s0", "sho_critical_like_s1", "sho_overdamped_s0", "sho_underdamped_s1",
+         *(pytest.param(name, marks=pytest.mark.slow) for name in LONGER)]  # fmt: skip
 MATERN = {0.5: kernels.Matern12, 1.5: kernels.Matern32, 2.5: kernels.Matern52}
 
 
@@ -152,6 +153,7 @@ def test_derivatives_of_all_orders_in_all_arguments(small):
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_many_at_once_and_on_many_devices(small):
     value, theta, t, y = small
     solver = gp.StateSpace()
