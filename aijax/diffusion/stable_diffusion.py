@@ -2,7 +2,8 @@
 
     folder/model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/scheduler_config.json
 
-`latent_model` makes the same functions of networks that are at hand, such as those of a training run.
+`latent_model` makes the same functions of networks that are at hand, such as those of a training run. A network whose
+parameters have 16 bits computes in them; latents and images keep their own type between networks.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
 from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, from_moments
@@ -63,17 +65,17 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     if missing or more:
         told = f"without {', '.join(missing)}" if missing else f"with {', '.join(more)}"
         raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(COMPONENTS)}, got one {told}")
+    scheduler = _read_object(folder / "scheduler" / "scheduler_config.json")
+    tokenize = read_clip_tokenizer(folder / "tokenizer")
+    side = pretrained.read_config(folder / "unet").get("sample_size") or 64
+    size = tuple(side) if isinstance(side, list) else (side, side)
     networks = {name: pretrained.load(folder / name, dtype) for name in ("text_encoder", "unet", "vae")}
     text, unet, autoencoder = (networks[name][0] for name in ("text_encoder", "unet", "vae"))
-    scheduler = _read_object(folder / "scheduler" / "scheduler_config.json")
-    side = pretrained.read_config(folder / "unet").get("sample_size") or 64
-    height, width = side if isinstance(side, list) else (side, side)
-    model = latent_model(
-        text, unet, autoencoder, (height, width), scheduler=(str(scheduler.get("_class_name")), scheduler)
-    )
+    named = str(scheduler.get("_class_name")), scheduler
+    model = latent_model(text, unet, autoencoder, size, scheduler=named)
     params = {"text": networks["text_encoder"][1], "denoiser": networks["unet"][1]}
     params |= dict.fromkeys(("encoder", "decoder"), networks["vae"][1])
-    return Pipeline(model, params, read_clip_tokenizer(folder / "tokenizer"))
+    return Pipeline(model, params, tokenize)
 
 
 def latent_model(
@@ -142,7 +144,8 @@ class Denoiser:
     time_scale: float = 1.0
 
     def __call__(self, params: Params, z: Array, t: Array, condition: dict[str, Array]) -> Array:
-        return self.module.apply({"params": params}, z, self.time_scale * t, **condition)
+        given, condition = _in_half((z, condition), params)
+        return self.module.apply({"params": params}, given, self.time_scale * t, **condition).astype(z.dtype)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ class Encoder:
     module: Any
 
     def __call__(self, params: Params, images: Array) -> DiagonalGaussian:
-        return from_moments(self.module.apply({"params": params}, images, method="encode"))
+        moments = self.module.apply({"params": params}, _in_half(images, params), method="encode")
+        return from_moments(moments.astype(images.dtype))
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class CodeEncoder:
     module: Any
 
     def __call__(self, params: Params, images: Array) -> DiagonalGaussian:
-        latents = self.module.apply({"params": params}, images, method="encode")
+        latents = self.module.apply({"params": params}, _in_half(images, params), method="encode").astype(images.dtype)
         return DiagonalGaussian(latents, jnp.full_like(latents, -jnp.inf))
 
 
@@ -173,7 +177,13 @@ class Decoder:
     module: Any
 
     def __call__(self, params: Params, latents: Array) -> Array:
-        return self.module.apply({"params": params}, latents, method="decode")
+        return self.module.apply({"params": params}, _in_half(latents, params), method="decode").astype(latents.dtype)
+
+
+def _in_half(inputs, params):
+    """The inputs in the type of the parameters where that has 16 bits."""
+    dtype = jax.tree.leaves(params)[0].dtype
+    return jax.tree.map(lambda array: array.astype(dtype), inputs) if dtype.itemsize == 2 else inputs
 
 
 def _absent(entry):

@@ -178,7 +178,9 @@ def attend(
     """Returns softmax(q k^T / sqrt(k)) v for each head.
 
     It is `jax.nn.dot_product_attention`, whose softmax is always float32, and in float64 the same in full precision.
+    Arrays of different types are promoted to one.
     """
+    query, key, value = nn.dtypes.promote_dtype(query, key, value)
     if query.dtype != jnp.float64:
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
     scores = jnp.einsum("bthk,bshk->bhts", query, key) * query.shape[-1] ** -0.5

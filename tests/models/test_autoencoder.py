@@ -26,6 +26,7 @@ def test_gaussian_autoencoder_matches_the_reference(run, published_network):
     np.testing.assert_allclose(run(network, network["in_latent"], "decode"), network["out_decoded"], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_discrete_autoencoder_matches_the_reference(run, published_network):
     network = published_network("vq-b")
     latents = run(network, network["in_image"], "encode")
