@@ -27,6 +27,9 @@ def same(one, other):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_saved_is_loaded_again(published_network, tmp_path, name):
     network = published_network(name)
+    tensors = layout.to_published(network.params)
+    assert set(tensors) == set(network.tensors)
+    assert all(np.array_equal(tensors[tensor], values) for tensor, values in network.tensors.items())
     pretrained.save(tmp_path / "new", network.module, network.params)
     module, params = pretrained.load(tmp_path / "new")
     assert module == network.module
