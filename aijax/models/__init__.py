@@ -1,14 +1,21 @@
 """Models: Linen modules that experiments and sciences share, used through their pure `apply`."""
 
+from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.build import NAMES, build
 from aijax.models.cnn import CNN
+from aijax.models.dit import DiT
 from aijax.models.init import init
 from aijax.models.lm import LanguageModel, generate
 from aijax.models.mlp import MLP
+from aijax.models.mmdit import MMDiT
+from aijax.models.pretrained import load, save
+from aijax.models.text import CLIPText, CLIPTextWithProjection
 from aijax.models.transformer import Block, BlockSpec, Transformer, stack_blocks, unstack_blocks
+from aijax.models.unet import UNet, unet
 from aijax.models.vit import ViT, sincos2d, vit
 
 __all__ = [
-    "CNN", "MLP", "NAMES", "Block", "BlockSpec", "LanguageModel", "Transformer", "ViT", "build", "generate", "init",
-    "sincos2d", "stack_blocks", "unstack_blocks", "vit",
+    "CNN", "MLP", "NAMES", "AutoencoderKL", "Block", "BlockSpec", "CLIPText", "CLIPTextWithProjection", "DiT",
+    "LanguageModel", "MMDiT", "Transformer", "UNet", "VQModel", "ViT", "build", "generate", "init", "load", "save",
+    "sincos2d", "stack_blocks", "unet", "unstack_blocks", "vit",
 ]  # fmt: skip

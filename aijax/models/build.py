@@ -7,21 +7,31 @@ import flax.linen as nn
 
 from aijax.binding import bind
 from aijax.errors import ConfigError, choose
+from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.cnn import CNN
+from aijax.models.dit import DiT
 from aijax.models.film_mlp import FiLMMLP
 from aijax.models.lm import LanguageModel
 from aijax.models.mlp import MLP
+from aijax.models.mmdit import MMDiT
+from aijax.models.text import CLIPText
 from aijax.models.unet import unet
 from aijax.models.vit import ViT, decode_variant
 
-NAMES = {"cnn": CNN, "film_mlp": FiLMMLP, "lm": LanguageModel, "mlp": MLP, "unet": unet, "vit": ViT}
+NAMES = {
+    "autoencoder_kl": AutoencoderKL, "clip_text": CLIPText, "cnn": CNN, "dit": DiT, "film_mlp": FiLMMLP,
+    "lm": LanguageModel, "mlp": MLP, "mmdit": MMDiT, "unet": unet, "vit": ViT, "vq_autoencoder": VQModel,
+}  # fmt: skip
 VARIANTS = {"vit": decode_variant}
 SIZES = (
     "width", "widths", "stem_widths", "depth", "num_heads", "patch_size", "mlp_ratio", "convolutions", "num_groups",
     "vocab_size", "context_length", "num_classes", "embedding_width", "layers", "head_width", "out_channels",
+    "block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups", "num_vq_embeddings", "num_layers",
+    "num_hidden_layers", "num_attention_heads", "attention_head_dim", "hidden_size", "intermediate_size",
+    "max_position_embeddings", "sample_size", "pos_embed_max_size",
 )  # fmt: skip
 """Fields of models that are sizes: above zero, each of them where there are several."""
-RATES = ("dropout_rate", "stochastic_depth_rate")
+RATES = ("dropout", "dropout_rate", "stochastic_depth_rate")
 """Fields of models that are probabilities: from 0 to below 1."""
 
 
