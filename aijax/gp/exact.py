@@ -22,7 +22,7 @@ from aijax.errors import DataError
 from aijax.gp.indefinite import refuse_indefinite, refuse_twins
 from aijax.gp.model import GP, Evidence, prior_mean
 from aijax.gp.observations import check_points, known, residuals
-from aijax.kernels.products import count_rows, split_rows
+from aijax.kernels.products import map_points
 from aijax.linalg import cholesky_with_jitter
 from aijax.linalg.blocked import solve_lower
 from aijax.linalg.gaussian import gaussian_log_density
@@ -94,13 +94,7 @@ class ExactPosterior:
         if full_covariance:
             mean, white = self._mean(x_new)
             return mean, self.gp.kernel(x_new) - jnp.matmul(white.T, white, precision="highest")
-        if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(x_new)):
-            return self._moments(x_new)
-        rows = split_rows(count_rows(x_new))
-        if rows.blocks == 1:
-            return self._moments(x_new)
-        padded = jax.tree.map(lambda a: a.reshape(rows.blocks, rows.size, *a.shape[1:]), rows.pad(x_new))
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: rows.n], jax.lax.map(self._moments, padded))
+        return map_points(self._moments, x_new)
 
     def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
         return draw_normal(key, *self.predict(x_new, full_covariance=True), num_samples)

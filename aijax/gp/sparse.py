@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError
 from aijax.gp.collapsed import collapsed_density, collapsed_factors
+from aijax.gp.exact import draw_normal
 from aijax.gp.model import GP, Evidence, prior_mean
 from aijax.gp.observations import check_points, known, residuals
-from aijax.linalg import cholesky_with_jitter
+from aijax.kernels.products import map_points
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, Float, PRNGKey
 
@@ -97,21 +98,28 @@ class SparsePosterior:
     converged: Array
 
     def predict(self, x_new: Any, full_covariance: bool = False) -> tuple[Array, Array]:
-        columns = _solve(self.root, self.gp.kernel(self.inducing, x_new))
-        explained = _solve(self.precision_root, columns)
-        mean = jnp.matmul(columns.T, self.weights, precision="highest")
-        shift = prior_mean(self.gp, x_new, len(mean))
-        mean = mean + (shift if shift.shape == mean.shape else shift[:, None])
+        """Returns `(mean, variance)` of f, in blocks of points, or `(mean, covariance)`."""
+        check_points(x_new)
         if full_covariance:
+            mean, columns, explained = self._mean(x_new)
             return mean, self.gp.kernel(x_new) - _gram(columns) + _gram(explained)
+        return map_points(self._moments, x_new)
+
+    def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
+        return draw_normal(key, *self.predict(x_new, full_covariance=True), num_samples)
+
+    def _moments(self, x_new):
+        mean, columns, explained = self._mean(x_new)
         variance = self.gp.kernel.diagonal(x_new) - jnp.sum(columns**2, 0)
         return mean, jnp.maximum(variance, 0) + jnp.sum(explained**2, 0)
 
-    def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
-        mean, covariance = self.predict(x_new, full_covariance=True)
-        factor, _ = cholesky_with_jitter(covariance)
-        white = jax.random.normal(key, (num_samples, *mean.shape), covariance.dtype)
-        return mean + jnp.einsum("ij,sj...->si...", factor, white, precision="highest")
+    def _mean(self, x_new):
+        """Returns the mean, `L^-1 k(Z, x*)`, and that by the Cholesky factor of B."""
+        columns = _solve(self.root, self.gp.kernel(self.inducing, x_new))
+        mean = jnp.matmul(columns.T, self.weights, precision="highest")
+        shift = prior_mean(self.gp, x_new, len(mean))
+        mean = mean + (shift if shift.shape == mean.shape else shift[:, None])
+        return mean, columns, _solve(self.precision_root, columns)
 
 
 def inducing_moments(posterior: SparsePosterior) -> tuple[Float[Array, "m *p"], Float[Array, "m m"]]:

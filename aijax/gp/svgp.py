@@ -28,6 +28,8 @@ from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import draw_normal
 from aijax.gp.likelihoods import Likelihood
 from aijax.gp.model import GP, prior_mean
+from aijax.gp.observations import check_points
+from aijax.kernels.products import map_points
 from aijax.linalg import cholesky_with_jitter
 from aijax.parameters import noun, parameter
 from aijax.typing import Any, Array, Float, PRNGKey
@@ -56,6 +58,7 @@ class SVGP:
 
     def predict(self, x_new: Any, full_covariance: bool = False) -> tuple[Array, Array]:
         """Returns mean and variance of f, each `[n]` or `[n, q]`; or the covariance, of one latent."""
+        check_points(x_new)
         if not full_covariance:
             return latent_moments(self, x_new)
         if self.white_mean.ndim == 2:
@@ -131,8 +134,9 @@ def kl_divergence(svgp: SVGP) -> Float[Array, ""]:
 
 
 def latent_moments(svgp: SVGP, x: Any) -> tuple[Array, Array]:
-    """Returns mean and variance of q(f_i) at n points, each `[n]` or `[n, q]`."""
-    return _moments(svgp, inducing_columns(svgp, x), x)
+    """Returns mean and variance of q(f_i) at n points, each `[n]` or `[n, q]`, in blocks of points."""
+    root = cholesky_with_jitter(svgp.gp.kernel(svgp.inducing))
+    return map_points(lambda part: _moments(svgp, _columns(svgp, *root, part), part), x)
 
 
 def natural_step(
@@ -218,7 +222,10 @@ class Columns(NamedTuple):
 
 def inducing_columns(svgp: SVGP, x: Any) -> Columns:
     """Returns the columns a_i of n points, and the variance that is left."""
-    root, jitter = cholesky_with_jitter(svgp.gp.kernel(svgp.inducing))
+    return _columns(svgp, *cholesky_with_jitter(svgp.gp.kernel(svgp.inducing)), x)
+
+
+def _columns(svgp, root, jitter, x):
     columns = _solve(root, svgp.gp.kernel(svgp.inducing, x))
     return Columns(columns, jnp.maximum(svgp.gp.kernel.diagonal(x) - jnp.sum(columns**2, 0), 0), jitter)
 

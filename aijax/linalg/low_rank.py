@@ -71,7 +71,8 @@ def _shifted(root):
 
 
 def _reduce(root, v):
-    return jnp.matmul(root.factor.T, v, precision="highest")
+    # as one contraction: of a transpose and a single column XLA would make a copy of the whole factor
+    return jnp.einsum("nr,nk->rk", root.factor, v, precision="highest")
 
 
 def _expand(root, v):

@@ -83,7 +83,7 @@ def everything(solver):
     return evidence
 
 
-@pytest.mark.parametrize("method", ["vfe", "fitc"])
+@pytest.mark.parametrize("method", ["vfe", pytest.param("fitc", marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_dense_algebra(problem, method):
     """In all parameters, noise of each point, inducing points, inputs and targets; chunks do not change them."""
     x, y, u, noise = problem
@@ -115,6 +115,7 @@ def test_second_derivatives_and_forward_mode(problem):
     np.testing.assert_allclose(jax.jit(jax.jacfwd(lambda p: bound(p, 7)))(at), slope(at), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_missing_targets_are_left_out(problem):
     x, y, u, _ = problem
     observed = jnp.arange(23) % 3 > 0
@@ -195,3 +196,12 @@ def test_mistakes_are_told(problem):
         gp.condition(gp.GP(kernels.RBF()), x, y.at[3].set(jnp.nan), solver=sparse.SGPR(u))
     with pytest.raises(ConfigError, match="inducing: expected a real number, got nan"):
         sparse.SGPR(u.at[0].set(jnp.nan))
+
+
+def test_predictions_of_many_points_take_little_memory():
+    x = np.random.default_rng(0).normal(size=(20_000, 2))
+    posterior = condition(gp.GP(kernels.RBF()), x[:200], np.sin(x[:200, 0]), solver=sparse.SGPR(x[:100]))
+    program = jax.jit(lambda posterior, x: posterior.predict(x)).lower(posterior, x).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 5e6  # k(Z, x) of all points is 16 MB
+    for found, expected in zip(program(posterior, x), posterior.predict(x[-7:]), strict=True):
+        np.testing.assert_allclose(found[-7:], expected, rtol=1e-10)
