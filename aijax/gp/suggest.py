@@ -15,6 +15,7 @@ import numpy as np
 
 from aijax.errors import ConfigError
 from aijax.gp import acquisition as formulas
+from aijax.gp.pathwise import pathwise_sample
 from aijax.lbfgs import lbfgs
 from aijax.linalg import cholesky_with_jitter
 from aijax.parameters import noun, parameter, static
@@ -104,8 +105,13 @@ class KnowledgeGradient(Acquisition):
 
 @noun
 class ThompsonSampling(Acquisition):
-    """The largest value of a function drawn from the posterior, jointly, at the candidates; q draws for q points."""
+    """The largest value of a function drawn from the posterior; q functions for q points.
 
+    By default it is drawn at the candidates alone, jointly. With `num_features` it is drawn as a function
+    (`aijax.gp.pathwise`; Wilson et al. 2020, section 6) and climbed in the box as other acquisitions are.
+    """
+
+    num_features: int | None = static(None)
     joint = True
 
 
@@ -117,7 +123,8 @@ class Suggestion:
     Args:
       x: `[q, d]`.
       value: of the acquisition there (for Thompson sampling the largest value drawn).
-      converged: whether the climb to it ended at a maximum; Thompson sampling does not climb: whether it could draw.
+      converged: whether the climb to it ended at a maximum; of Thompson sampling at the candidates: whether it could
+        draw.
     """
 
     x: Array
@@ -179,7 +186,10 @@ def suggest(
         centre = None if points is None else points[jnp.argmax(mean)]
         candidates = _candidates(keys[0], candidates, bounds, q, centre)
     if isinstance(acquisition, ThompsonSampling):
-        return _thompson(keys[1], posterior, candidates, q)
+        if acquisition.num_features is None:
+            return _thompson(keys[1], posterior, candidates, q)
+        functions = jax.random.split(keys[1], q), posterior, acquisition.num_features
+        return _climb_functions(*functions, candidates, bounds, restarts, continuous)
     score = acquisition.scorer(keys[1], posterior, best, bounds, q)
     return _climb(score, candidates, bounds, restarts, continuous)
 
@@ -277,3 +287,15 @@ def _thompson(key, posterior, candidates, q):
     root, _ = cholesky_with_jitter(covariance, max_tries=14)
     draws = mean + jax.random.normal(key, (q, len(points)), mean.dtype) @ root.T
     return Suggestion(points[jnp.argmax(draws, 1)], jnp.max(draws), jnp.isfinite(draws).all())
+
+
+def _climb_functions(keys, posterior, num_features, candidates, bounds, restarts, continuous):
+    points = candidates.reshape(-1, 1, candidates.shape[-1])
+
+    def one(key):
+        function = pathwise_sample(key, posterior, num_features=num_features)
+        found = _climb(lambda x: function(x)[0, 0], points, bounds, restarts, continuous)
+        return found.x[0], found.value, found.converged & function.converged
+
+    x, values, converged = jax.lax.map(one, keys)
+    return Suggestion(x, jnp.max(values), converged.all())

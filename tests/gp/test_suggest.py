@@ -65,6 +65,22 @@ def test_a_batch_is_worth_more_than_its_parts(posterior):
     assert draws.x.shape == (3, 2) and draws.converged
 
 
+@pytest.mark.slow
+def test_functions_drawn_are_climbed(posterior):
+    @jax.jit
+    def both(key):
+        keys = jax.random.split(key, 3)
+        found = gp.suggest(key, posterior, BOUNDS, acquisition=gp.ThompsonSampling(num_features=64), q=2)
+        functions = [gp.pathwise_sample(k, posterior, num_features=64) for k in jax.random.split(keys[1])]
+        return found, functions
+
+    found, functions = both(jax.random.key(0))
+    fine = jnp.stack([f(box_points(jax.random.key(1), 4096, BOUNDS))[0] for f in functions]).max(1)
+    at = jnp.stack([f(x[None])[0, 0] for f, x in zip(functions, found.x, strict=True)])
+    assert found.converged and ((found.x >= BOUNDS[:, 0]) & (found.x <= BOUNDS[:, 1])).all()
+    assert (at > fine - 1e-6).all() and at.max() == pytest.approx(found.value)
+
+
 def test_knowledge_gradient_is_worth_at_least_what_improvement_of_the_mean_is(posterior):
     found = jax.jit(
         lambda key: gp.suggest(
