@@ -287,6 +287,14 @@ def test_cholesky_jitter_is_the_least_of_its_ladder_and_each_matrix_has_its_own(
     np.testing.assert_allclose(factor[0] @ factor[0].T, point, atol=1e-12)
 
 
+def test_cholesky_does_not_make_an_indefinite_matrix_positive_in_any_precision():
+    for dtype, most in ((np.float32, 1.3e-3), (np.float64, 2.3e-8)):
+        matrix = jnp.asarray(np.eye(3) - 0.4, dtype)  # smallest eigenvalue -0.2
+        factor, jitter = linalg.cholesky_with_jitter(matrix)
+        assert jnp.isnan(factor).any() and 0 < jitter <= most
+        assert linalg.cholesky_with_jitter(jnp.ones((30, 30), dtype))[1] < most / 100
+
+
 def test_cholesky_derivative_is_that_of_the_shifted_matrix():
     a, _ = symmetric(np.linspace(1, 3, 5))
     probe = jnp.asarray(np.random.default_rng(0).normal(size=(5, 5)))

@@ -192,7 +192,7 @@ def normal_cubature(count: int, dimension: int, dtype: Any = float) -> Cubature:
 def _last_given_first(mean, covariance, cubature):
     """Returns the first q - 1 values at each point, mean and standard deviation of the last given them, and weights."""
     points, weights = cubature
-    root, _ = cholesky_with_jitter(covariance)
+    root, _ = cholesky_with_jitter(covariance, max_tries=8)
     points = points[:, : len(mean) - 1]
     first = mean[:-1] + jnp.matmul(points, root[:-1, :-1].T, precision="highest")
     last = mean[-1] + jnp.matmul(points, root[-1, :-1], precision="highest")

@@ -128,7 +128,7 @@ def draw_normal(key: PRNGKey, mean: Array, covariance: Array, num_samples: int) 
     Raises:
       DataError: a covariance that is not positive semidefinite, where it is known; else draws are NaN.
     """
-    factor, _ = cholesky_with_jitter(covariance)
+    factor, _ = cholesky_with_jitter(covariance, max_tries=8)
     if known(jnp.isfinite(jnp.diagonal(factor)).all()) is False:
         smallest = jnp.linalg.eigvalsh(covariance)[0]
         raise DataError(f"covariance: cannot be drawn from, its smallest eigenvalue is {smallest:.3g}")

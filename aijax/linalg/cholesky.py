@@ -6,6 +6,7 @@ time, and the amount is returned so that nothing is hidden.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from aijax.typing import Array, Float
 
 @functools.partial(jax.jit, static_argnames="max_tries")
 def cholesky_with_jitter(
-    a: Float[Array, "*b n n"], diagonal: Float[Array, "*b n"] | None = None, *, max_tries: int = 8
+    a: Float[Array, "*b n n"], diagonal: Float[Array, "*b n"] | None = None, *, max_tries: int | None = None
 ) -> tuple[Float[Array, "*b n n"], Float[Array, "*b"]]:
     """Returns `(L, jitter)`, `L L^T = A + jitter I`, `A = a + diag(diagonal)`; jitter is 0 where A needs none.
 
@@ -26,8 +27,9 @@ def cholesky_with_jitter(
     Args:
       a: symmetric matrices, `[..., n, n]`, whole.
       diagonal: what is added to their diagonals, `[..., n]`, without a copy of a; default nothing.
-      max_tries: amounts tried, from `10 eps mean(diag A)` upwards. Where even the last one fails, as it does for a
-        matrix that has eigenvalues below minus that, L has NaN from some entry of its diagonal on.
+      max_tries: amounts tried, from `10 eps mean(diag A)` upwards; default those below `10 sqrt(eps) mean(diag A)`:
+        8 in float64, 4 in float32. Where even the last one fails, as it does for a matrix that has eigenvalues below
+        minus that, L has NaN from some entry of its diagonal on.
 
     Raises:
       ConfigError: a is not a floating array of square matrices.
@@ -39,6 +41,8 @@ def cholesky_with_jitter(
     a = jnp.asarray(a)
     if a.ndim < 2 or a.shape[-1] != a.shape[-2] or not jnp.issubdtype(a.dtype, jnp.floating):
         raise ConfigError(f"a: expected floating square matrices [..., n, n], got {a.dtype} of shape {a.shape}")
+    if max_tries is None:
+        max_tries = math.ceil(-math.log10(jnp.finfo(a.dtype).eps) / 2)
     diagonal = jnp.zeros(a.shape[:-1], a.dtype) if diagonal is None else jnp.broadcast_to(diagonal, a.shape[:-1])
     return _factor(a, diagonal, max_tries)
 
