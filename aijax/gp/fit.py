@@ -21,6 +21,8 @@ import optax
 from aijax.descent import descend
 from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import Exact
+from aijax.gp.indefinite import refuse_indefinite_kernel
+from aijax.gp.inference import check_solver
 from aijax.gp.observations import known, residuals
 from aijax.gp.priors import Prior
 from aijax.gp.restarts import draw_starts
@@ -130,8 +132,8 @@ def fit(
     Raises:
       ConfigError: a pattern that matches nothing, a parameter to fit that is 0 or out of its bounds, restarts without a
         key, an unknown optimiser.
-      DataError: data that `condition` refuses; an evidence that is finite at no start (under `jit` the value is then
-        -inf).
+      DataError: data that `condition` refuses; an evidence that is finite at no start, as where the kernel is not
+        positive semidefinite (under `jit` the value is then -inf).
 
     >>> from aijax import gp, kernels
     >>> x = jnp.linspace(0.0, 1.0, 9)
@@ -146,6 +148,7 @@ def fit(
     if isinstance(optimizer, str) and optimizer != "lbfgs":
         raise ConfigError(f"optimizer: expected 'lbfgs' or an optax transformation, got {optimizer!r}")
     check_parameters(model, "model.")
+    check_solver(solver)
     getattr(solver, "check_data", residuals)(model, x, y, observed)
     y = jnp.asarray(y)
     moved = choose_moved(model, solver, trainable, dict(priors or {}), dict(bounds or {}))
@@ -157,6 +160,7 @@ def fit(
     arrays, rest = split_arrays((model, solver, x, y, observed, key))
     result = _fit(arrays, moved, rest, options)
     if known(jnp.isfinite(result.value)) is False:
+        refuse_indefinite_kernel(model, x)
         raise DataError(
             f"model: the evidence is finite at none of {restarts} starts; the first is the model as it was given"
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import draw_normal
@@ -42,7 +43,7 @@ class Grid:
 
     Raises:
       ConfigError: a kernel that is no such product (named), a noise that differs between points, missing targets.
-      DataError: x is not such a grid.
+      DataError: x is not such a grid; an axis with a point twice, without noise.
 
     Source: Saatci 2012, chapter 5.
 
@@ -111,6 +112,7 @@ class Grid:
                 "points of the axes, the last axis running fastest, as grid_points(axis, ...) gives them"
             )
         kernel, white = split_white(gp.kernel)
+        _refuse_twins(axes, noise[0] + white)
         factors = tuple(k(axis) for k, axis in zip(separate(kernel, self.columns), axes, strict=True))
         return (factors, noise[0] + white, residual.reshape(len(x), -1)), right
 
@@ -155,6 +157,10 @@ class GridPosterior:
     def predict(self, x_new: Any, full_covariance: bool = False) -> tuple[Array, Array]:
         """Returns the mean of f at q points, and its variance `[q]` or covariance `[q, q]`."""
         points = as_points(x_new)
+        if points.shape[1] != (coordinates := sum(map(len, self.columns))):
+            raise DataError(
+                f"x_new: expected points of {coordinates} coordinates, got an array of shape {points.shape}"
+            )
         kernel, _ = split_white(self.gp.kernel)
         parts = separate(kernel, self.columns)
         cross = [
@@ -213,6 +219,17 @@ def _refuse_unless(converged):
             "gp.noise_variance: the kernel matrix is not positive definite; expected more noise, or points of the "
             "axes that do not repeat"
         )
+
+
+def _refuse_twins(axes, noise):
+    """Raises a `DataError` for an axis that has a point twice where there is no noise, and both are known."""
+    if known(noise == 0) and not any(isinstance(axis, jax.core.Tracer) for axis in axes):
+        for i, axis in enumerate(axes):
+            if len(np.unique(np.asarray(axis), axis=0)) < len(axis):
+                raise DataError(
+                    f"x: axis {i} has a point twice and there is no noise; give gp.noise_variance, add kernels.White, "
+                    "or leave one out"
+                )
 
 
 def _combinations(axes):

@@ -13,6 +13,8 @@ from aijax.gp.observations import known
 from aijax.kernels import Kernel
 from aijax.typing import Any, Array, Float
 
+MOST_POINTS = 1000
+
 
 def refuse_indefinite(gp: GP, matrix: Float[Array, "n n"], noise: Float[Array, " n"]) -> None:
     """Raises a `DataError` that names the kernel and the smallest eigenvalue of `matrix + diag(noise)`."""
@@ -27,6 +29,21 @@ def refuse_indefinite(gp: GP, matrix: Float[Array, "n n"], noise: Float[Array, "
         f"eigenvalue is {smallest:.3g}; the kernel is not positive semidefinite on these points, or their noise is "
         "too small for the rounding of its dtype"
     )
+
+
+def refuse_indefinite_kernel(gp: GP, x: Any) -> None:
+    """Raises a `DataError` that names the kernel and the smallest eigenvalue of `k(x, x)` where that is below 0 by more
+    than rounding: why a solver failed that holds no such matrix. The first `MOST_POINTS` points stand for all."""
+    if not isinstance(gp, GP) or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((gp, x))):
+        return
+    some = x[:MOST_POINTS] if isinstance(x, list) else jax.tree.map(lambda leaf: jnp.asarray(leaf)[:MOST_POINTS], x)
+    matrix = jax.lax.stop_gradient(gp.kernel(some))
+    smallest, *_, largest = np.asarray(jnp.linalg.eigvalsh(matrix)).tolist() if len(matrix) > 1 else 2 * [matrix[0, 0]]
+    if smallest < -10 * len(matrix) * float(jnp.finfo(matrix.dtype).eps) * abs(largest):
+        raise DataError(
+            f"kernel {describe(gp.kernel)}: k(x, x) of {len(matrix)} points is not positive semidefinite: its smallest "
+            f"eigenvalue is {smallest:.3g}"
+        )
 
 
 def refuse_twins(x: Any, matrix: Float[Array, "n n"], noise: Float[Array, " n"]) -> None:

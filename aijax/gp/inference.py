@@ -14,8 +14,9 @@ from jax.experimental import checkify
 
 from aijax.errors import ConfigError, RunError
 from aijax.gp.exact import Exact, sample_prior
+from aijax.gp.indefinite import refuse_indefinite_kernel
 from aijax.gp.model import GP, Evidence
-from aijax.gp.observations import known
+from aijax.gp.observations import check_points, known
 from aijax.gp.targets import likelihood_of
 from aijax.typing import Any, Array, Bool, Float, PRNGKey
 
@@ -42,7 +43,7 @@ def log_marginal_likelihood(
     -0.9666
     """
     found = evidence(gp, x, y, observed=observed, solver=solver, key=key)
-    _refuse_unconverged(found, "log_marginal_likelihood", solver)
+    _refuse_unconverged(found, "log_marginal_likelihood", solver, gp, x)
     return found.value
 
 
@@ -68,6 +69,7 @@ def evidence(
     Raises:
       ConfigError, DataError: parameters, shapes or values that cannot be used; a matrix that stays indefinite.
     """
+    check_solver(solver)
     return solver.evidence(gp, x, y, observed, key)
 
 
@@ -84,8 +86,9 @@ def condition(
 
     Args and raises: as `log_marginal_likelihood`; inside of `jit` the posterior's `converged` tells.
     """
+    check_solver(solver)
     found = solver.condition(gp, x, y, observed, key)
-    _refuse_unconverged(found, "condition", solver)
+    _refuse_unconverged(found, "condition", solver, gp, x)
     return found
 
 
@@ -103,6 +106,7 @@ def predict(
     Raises:
       ConfigError: `include_noise` where the noise differs from target to target, so that it is not known of new ones,
         or where the targets are not f with Gaussian noise: `predict_targets` has theirs.
+      DataError: points that are not finite.
 
     >>> from aijax import gp, kernels
     >>> posterior = condition(gp.GP(kernels.RBF()), jnp.zeros(1), jnp.ones(1))
@@ -114,6 +118,7 @@ def predict(
         raise ConfigError(
             f"include_noise: targets come from f by {type(likelihood).__name__}; predict_targets predicts them"
         )
+    check_points(x_new)
     mean, spread = posterior.predict(x_new, full_covariance)
     if include_noise:
         noise = posterior.gp.noise_variance
@@ -134,19 +139,30 @@ def sample(key: PRNGKey, posterior: Any, x_new: Any, num_samples: int = 1) -> Ar
       x_new: n_new points.
       num_samples: how many; default 1.
 
+    Raises:
+      DataError: points that are not finite.
+
     >>> import jax
     >>> from aijax import gp, kernels
     >>> sample(jax.random.key(0), gp.GP(kernels.RBF()), jnp.linspace(0, 1, 5), 3).shape
     (3, 5)
     """
+    check_points(x_new)
     if isinstance(posterior, GP):
         return sample_prior(key, posterior, x_new, num_samples)
     return posterior.sample(key, x_new, num_samples)
 
 
-def _refuse_unconverged(found, verb, solver):
+def check_solver(solver: Any) -> None:
+    """Raises a `ConfigError` for anything that is no solver, such as the class of one or a likelihood."""
+    if isinstance(solver, type) or not (hasattr(solver, "evidence") and hasattr(solver, "condition")):
+        raise ConfigError(f"solver: expected one such as gp.Exact() or gp.Laplace(gp.Bernoulli()), got {solver!r}")
+
+
+def _refuse_unconverged(found, verb, solver, gp, x):
     converged = getattr(found, "converged", True)
     if known(converged) is False:
+        refuse_indefinite_kernel(gp, x)
         residual = getattr(found, "residual", None)
         reached = "" if residual is None else f"; it stopped at a residual of {float(residual):.1e}"
         raise RunError(f"{verb}: {type(solver).__name__} did not converge{reached}")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError
 from aijax.gp.categorical import Categorical
 from aijax.gp.likelihoods import Bernoulli, Gaussian, Likelihood
+from aijax.gp.observations import check_points
 from aijax.typing import Any, Array, Float
 
 
@@ -77,6 +78,7 @@ def _likelihood(posterior, likelihood):
 
 
 def _latents(posterior, x_new):
+    check_points(x_new)
     posterior = _of_fit(posterior)
     if hasattr(posterior, "latent_covariance"):
         return posterior.latent_covariance(x_new)

@@ -104,6 +104,11 @@ def test_mistakes_are_told():
         evidence(observed=jnp.ones(6, bool))
     with pytest.raises(DataError, match="the kernel matrix is not positive definite"):
         evidence(kernels.Columns(kernels.RBF(), (0,)), noise=0.0)
+    with pytest.raises(DataError, match="x: axis 1 has a point twice and there is no noise"):
+        evidence(x=gp.grid_points(jnp.arange(3.0), jnp.zeros(2)), noise=0.0)
+    posterior = gp.condition(gp.GP(kernels.RBF()), x, y, solver=gp.Grid((3, 2)))
+    with pytest.raises(DataError, match=r"x_new: expected points of 2 coordinates, got an array of shape \(4, 3\)"):
+        gp.predict(posterior, jnp.zeros((4, 3)))
     with pytest.raises(ConfigError, match="shape: expected a whole number of at least 1, got 0"):
         gp.Grid((3, 0))
     with pytest.raises(ConfigError, match="columns: expected the coordinates from 0 on, each in one of 2 axes"):

@@ -71,6 +71,22 @@ def test_points_that_are_not_finite_and_covariances_that_are_none():
         gp.sample(jax.random.key(0), gp.GP(lambda a, b: -jnp.sum((a - b) ** 2)), X)
 
 
+def test_new_points_that_are_not_finite_are_refused_whatever_the_solver():
+    x = jnp.linspace(0.0, 1.0, 6)
+    posterior = gp.condition(gp.GP(kernels.Matern32()), x, x, solver=gp.Toeplitz())
+    bad = jnp.array([0.5, jnp.nan])
+    for verb in (gp.predict, gp.predict_targets, lambda *args: gp.sample(jax.random.key(0), *args)):
+        with pytest.raises(DataError, match="row 1"):
+            verb(posterior, bad)
+
+
+def test_what_is_no_solver_is_told():
+    for wrong in (gp.StateSpace, gp.Bernoulli(), None):
+        for verb in (gp.condition, gp.evidence, gp.fit):
+            with pytest.raises(ConfigError, match="solver: expected one such as"):
+                verb(gp.GP(kernels.RBF()), X, Y, solver=wrong)
+
+
 def test_nothing_is_silent_under_jit():
     found = jax.jit(gp.evidence)(MODEL, X, with_value(Y, 1, np.nan))
     assert not found.converged and jnp.isnan(found.value)
