@@ -79,6 +79,8 @@ def generate(
     init: Float[Array, "n h w c"] | None = None,
     noise: Array | None = None,
     trajectory: bool = False,
+    sharding: Any = None,
+    on_call: Callable[[int], None] | None = None,
 ) -> Array | tuple[Array, Trajectory]:
     """Returns images of texts, `[n, h, w, k]` from 0 to 1, and the trajectory of latents where it is asked for.
 
@@ -96,7 +98,7 @@ def generate(
       sampler: in place of that of the schedule.
       latent_shape: (h, w, c); default that of the model.
       init: the start, in place of a draw of the prior.
-      noise: as of `aijax.diffusion.sample`.
+      noise, sharding, on_call: as of `aijax.diffusion.sample`.
       trajectory: whether to return a `Trajectory` too.
 
     Raises:
@@ -107,8 +109,9 @@ def generate(
     schedule = _schedule(model, schedule, steps, sampler)
     guided = _guided(params, tokens, null_tokens, model, guidance, rescale, interval)
     result = sample(
-        key, guided, schedule.process, shape, init=init, noise=noise, trajectory=trajectory, **_options(schedule)
-    )
+        key, guided, schedule.process, shape, init=init, noise=noise, trajectory=trajectory, sharding=sharding,
+        on_call=on_call, **_options(schedule),
+    )  # fmt: skip
     z, seen = result if trajectory else (result, None)
     images = decode_latents(params, z, model)
     return (images, seen) if trajectory else images

@@ -2,17 +2,20 @@
 
     folder/model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/scheduler_config.json
 
+and `text_encoder_2/`, `tokenizer_2/` of SDXL, whose pixels attend to the features of both encoders before their last
+block, and whose UNet is told the pooled text of the second and the image's sizes (Podell et al. 2023, section 2).
 `latent_model` makes the same functions of networks that are at hand, such as those of a training run. A network whose
 parameters have 16 bits computes in them; latents and images keep their own type between networks.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, from_moments
 from aijax.diffusion.latent import SCHEDULER, LatentModel
@@ -38,7 +41,7 @@ class Pipeline:
 
 
 def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
-    """Returns the pipeline in a folder of the layout of Stable Diffusion 1 and 2.
+    """Returns the pipeline in a folder of the layout of Stable Diffusion 1, 2 and XL.
 
     A safety checker and what prepares images for it are left alone.
 
@@ -53,18 +56,20 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     Raises:
       DataError: files that are missing or damaged, or tensors that are not those of their network.
       ConfigError: a field of a config that is unknown.
-      UnsupportedError: a pipeline of other components, such as two text encoders.
+      UnsupportedError: a pipeline of other components, such as three text encoders.
     """
     from aijax.models import pretrained
     from aijax.models.clip_tokenizer import read_clip_tokenizer
 
     folder = Path(folder)
     index = _read_object(folder / "model_index.json")
-    missing = [name for name in COMPONENTS if _absent(index.get(name))]
-    more = [name for name in index if name.startswith(("text_encoder_", "transformer")) and not _absent(index[name])]
+    two = not _absent(index.get("text_encoder_2"))
+    wanted = (*COMPONENTS, "text_encoder_2", "tokenizer_2") if two else COMPONENTS
+    missing = [name for name in wanted if _absent(index.get(name))]
+    more = [name for name in ("text_encoder_3", "transformer") if not _absent(index.get(name))]
     if missing or more:
         told = f"without {', '.join(missing)}" if missing else f"with {', '.join(more)}"
-        raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(COMPONENTS)}, got one {told}")
+        raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(wanted)}, got one {told}")
     scheduler = _read_object(folder / "scheduler" / "scheduler_config.json")
     tokenize = read_clip_tokenizer(folder / "tokenizer")
     side = pretrained.read_config(folder / "unet").get("sample_size") or 64
@@ -73,8 +78,15 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     text, unet, autoencoder = (networks[name][0] for name in ("text_encoder", "unet", "vae"))
     named = str(scheduler.get("_class_name")), scheduler
     model = latent_model(text, unet, autoencoder, size, scheduler=named)
-    params = {"text": networks["text_encoder"][1], "denoiser": networks["unet"][1]}
-    params |= dict.fromkeys(("encoder", "decoder"), networks["vae"][1])
+    params = {"text": networks["text_encoder"][1]}
+    if two:
+        second, second_params = pretrained.load(folder / "text_encoder_2", dtype)
+        tokenize = TwoTokenizers(tokenize, read_clip_tokenizer(folder / "tokenizer_2"))
+        empty = tuple(tokenize([""])[0].tolist()) if index.get("force_zeros_for_empty_prompt", True) else None
+        pixels = 2 ** (len(autoencoder.block_out_channels) - 1)
+        model = replace(model, text=TwoTexts(text, second, tuple(pixels * side for side in size), empty))
+        params = {"text": {"first": networks["text_encoder"][1], "second": second_params}}
+    params |= {"denoiser": networks["unet"][1]} | dict.fromkeys(("encoder", "decoder"), networks["vae"][1])
     return Pipeline(model, params, tokenize)
 
 
@@ -134,6 +146,44 @@ class TextCondition:
 
     def __call__(self, params: Params, tokens: Array) -> PyTree:
         return self.condition(self.module.apply({"params": params}, tokens))
+
+
+@dataclass(frozen=True)
+class TwoTexts:
+    """`(params, tokens) -> condition` of SDXL: of `params` "first" and "second", and rows of both encoders' tokens.
+
+    Args:
+      first, second: the encoders; the second projects its pooled feature.
+      pixels: (h, w) of the image, as the UNet is told.
+      empty: the row of the empty text, whose features are 0; None for those of the encoders.
+    """
+
+    first: Any
+    second: Any
+    pixels: tuple[int, int]
+    empty: tuple[int, ...] | None
+
+    def __call__(self, params: Params, tokens: Array) -> PyTree:
+        both = zip(("first", "second"), (self.first, self.second), jnp.split(tokens, 2, axis=1), strict=True)
+        one, other = (module.apply({"params": params[name]}, part) for name, module, part in both)
+        context, pooled = jnp.concatenate([one.hidden[-2], other.hidden[-2]], axis=-1), other.pooled
+        if self.empty is not None:
+            told = jnp.any(tokens != jnp.array(self.empty), axis=1)
+            context, pooled = context * told[:, None, None], pooled * told[:, None]
+        sizes = jnp.array([*self.pixels, 0, 0, *self.pixels], context.dtype)
+        sizes = jnp.broadcast_to(sizes, (len(tokens), len(sizes)))
+        return {"context": context, "text_embeds": pooled, "time_ids": sizes}
+
+
+@dataclass(frozen=True)
+class TwoTokenizers:
+    """`(texts, truncate=False) -> tokens` of two tokenizers, side by side, `[n, 2 t]`."""
+
+    first: Callable[..., Array]
+    second: Callable[..., Array]
+
+    def __call__(self, texts: Any, *, truncate: bool = False) -> Array:
+        return np.concatenate([part(texts, truncate=truncate) for part in (self.first, self.second)], axis=1)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,40 @@ def test_a_published_folder_becomes_functions(whole, params):
     assert jax.eval_shape(model.decoder, loaded["decoder"], z).shape == (2, 8, 8, 3)
 
 
+@pytest.mark.slow
+def test_two_text_encoders_tell_the_network_their_features_and_the_sizes(folder, random_params):
+    second = {**CONFIGS["text_encoder"], "architectures": ["CLIPTextModelWithProjection"], "projection_dim": 5}
+    unet = CONFIGS["unet"] | {
+        "cross_attention_dim": 24, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 29,
+    }  # fmt: skip
+    inputs = {"context": jnp.ones((1, 7, 24)), "text_embeds": jnp.ones((1, 5)), "time_ids": jnp.ones((1, 6))}
+    for part, config, given in (("unet", unet, inputs), ("text_encoder_2", second, {})):
+        module = pretrained.from_config(config)
+        params = random_params(module, *INPUTS[part.removesuffix("_2")][:2], **given)
+        pretrained.save(folder / part, module, params, config)
+    shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
+    index = INDEX | {"text_encoder_2": ["transformers", "Text"], "tokenizer_2": ["transformers", "CLIPTokenizer"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    pipeline = load_pipeline(folder)
+    tokens = pipeline.tokenize(["cab", ""])
+    np.testing.assert_array_equal(tokens[:, :7], tokens[:, 7:])
+    condition = jax.jit(pipeline.model.text)(pipeline.params["text"], tokens)
+    assert {name: value.shape for name, value in condition.items()} == {
+        "context": (2, 7, 24), "text_embeds": (2, 5), "time_ids": (2, 6)
+    }  # fmt: skip
+    assert np.all(condition["context"][0] != 0) and not np.any(condition["context"][1])
+    assert condition["time_ids"][0].tolist() == [8, 8, 0, 0, 8, 8]
+    # before the last, and here only, block the features are the embeddings
+    table = pipeline.params["text"]["first"]["embeddings"]
+    embedded = np.asarray(table["token_embedding"]["embedding"])[tokens[0, :7]]
+    embedded = embedded + np.asarray(table["position_embedding"]["embedding"])
+    np.testing.assert_allclose(condition["context"][0, :, :12], embedded, atol=1e-6)
+    z = jnp.ones((2, 8, 8, 4))
+    predicted = jax.eval_shape(pipeline.model.denoiser, pipeline.params["denoiser"], z, 1.0, condition)
+    assert predicted.shape == z.shape
+
+
 def test_the_same_networks_are_the_same_functions():
     make = lambda: latent_model(CLIPText(), unet((8, 8), context_levels=(1,)), VQModel(), (8, 8))  # noqa: E731
     one, other = make(), make()
@@ -155,7 +189,8 @@ def test_what_is_not_there_is_told(folder, part, told):
     ("change", "told"),
     [
         ({"vae": [None, None]}, "got one without vae"),
-        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "got one with text_encoder_2"),
+        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "got one without tokenizer_2"),
+        ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, "got one with transformer"),
     ],
 )
 def test_other_pipelines_are_told(folder, change, told):
