@@ -66,3 +66,14 @@ def test_gaussian_processes_from_regression_to_optimisation(run_notebook):
     assert abs(number(r"gradients +([\d.]+)") - exact) < 4 * number(r"\+- ([\d.]+)")
     assert pictures(outputs) == 6
     assert 0 <= float(outputs[-1]["data"]["text/plain"]) < 0.2
+
+
+@pytest.mark.processes
+def test_diffusion_in_the_plane_and_of_digits(run_notebook):
+    outputs = run_notebook("diffusion.ipynb")
+    told = "".join(output.get("text", "") for output in outputs)
+    assert float(told.split("the farthest sampler is at ")[1].split(",")[0]) < 0.2
+    assert abs(float(told.split(" nats, ")[1].split()[0])) < 0.2
+    assert "changed by 0.000" in told
+    assert pictures(outputs) == 3
+    assert float(outputs[-1]["data"]["text/plain"]) > 0.95

@@ -39,7 +39,8 @@ def cifar10(tmp_path_factory):
 
 def test_each_config_builds(root, mnist, cifar10):
     built = {}
-    paths = {"cnn/mnist": [("data.path", str(mnist))], "vit/cifar10": [("data.path", str(cifar10))]}
+    paths = {f"{kind}/mnist": [("data.path", str(mnist))] for kind in ("cnn", "diffusion")}
+    paths |= {f"{kind}/cifar10": [("data.path", str(cifar10))] for kind in ("vit", "diffusion")}
     for file in sorted((root / "configs").rglob("*.py")):
         name = file.relative_to(root / "configs").with_suffix("").as_posix()
         loaded = load(str(file), paths.get(name, []))
@@ -51,6 +52,7 @@ def test_each_config_builds(root, mnist, cifar10):
         built[name] = count_parameters(run.state.params)
     assert built["mlp/digits"] == 64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10
     assert built["vit/cifar10"] == pytest.approx(21.3e6, rel=0.02)
+    assert built["diffusion/cifar10"] == pytest.approx(63.1e6, rel=0.01)
 
 
 @pytest.mark.parametrize("config", ["cnn/mnist.py", "vit/cifar10.py:tiny"])
