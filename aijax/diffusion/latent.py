@@ -48,7 +48,7 @@ class LatentModel:
       encoder: `(params, images [n, h', w', k]) -> DiagonalGaussian` of latents; images from -1 to 1.
       decoder: `(params, latents) -> images`, from -1 to 1.
       latent_shape: (h, w, c) of the latents of an image of the usual size.
-      scaling, shift: z = (latent - shift) scaling; defaults 0.18215 and 0.
+      scaling, shift: z = (latent - shift) scaling, numbers or one for each channel; defaults 0.18215 and 0.
       scheduler: name and config of the usual sampler, as of `aijax.diffusion.published.scheduler`.
     """
 
@@ -57,8 +57,8 @@ class LatentModel:
     encoder: Callable[[Params, Array], DiagonalGaussian] | None
     decoder: Callable[[Params, Array], Array]
     latent_shape: tuple[int, int, int]
-    scaling: float = 0.18215
-    shift: float = 0.0
+    scaling: Any = 0.18215
+    shift: Any = 0.0
     scheduler: tuple[str, dict[str, Any]] = SCHEDULER
 
 
@@ -191,14 +191,17 @@ def encode_images(
     latents = _call(model.encoder, params["encoder"], 2 * images - 1)
     if noise is not None and noise.shape != latents.mean.shape:
         raise ConfigError(f"noise: expected shape {latents.mean.shape}, got {noise.shape}")
-    return (draw(key, latents, noise) - model.shift) * model.scaling
+    latents = draw(key, latents, noise)
+    scaling, shift = _scales(model, latents.dtype)
+    return (latents - shift) * scaling
 
 
 def decode_latents(
     params: dict[str, Params], z: Float[Array, "n h w c"], model: LatentModel
 ) -> Float[Array, "n h w k"]:
     """Returns the images of latents of the diffusion, held from 0 to 1."""
-    return jnp.clip(_call(model.decoder, params["decoder"], z / model.scaling + model.shift) / 2 + 0.5, 0, 1)
+    scaling, shift = _scales(model, z.dtype)
+    return jnp.clip(_call(model.decoder, params["decoder"], z / scaling + shift) / 2 + 0.5, 0, 1)
 
 
 def measured_scaling(latents: Float[Array, "n h w c"]) -> Array:
@@ -255,6 +258,10 @@ def _guided(params, tokens, null_tokens, model, guidance, rescale, interval):
 def _schedule(model, schedule, steps, sampler):
     schedule = scheduler(*model.scheduler, steps) if schedule is None else schedule
     return schedule if sampler is None else replace(schedule, sampler=sampler)
+
+
+def _scales(model, dtype):
+    return jnp.asarray(model.scaling, dtype), jnp.asarray(model.shift, dtype)
 
 
 def _options(schedule):

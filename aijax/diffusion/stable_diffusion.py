@@ -111,18 +111,23 @@ def latent_model(
       condition: from what `text` gives to keyword arguments of `denoiser`; default `as_context`, for a UNet;
         `as_joint_text` is for an MMDiT.
       time_scale: by which the process' time is multiplied for the denoiser; default 1.
-      scaling: of latents; None for that of the autoencoder.
+      scaling: of latents; None for that of the autoencoder. Where it is published with the mean and the standard
+        deviation of each channel, latents are standardised by those first.
       scheduler: name and config of the usual sampler, default that of Stable Diffusion 1.
     """
     discrete = hasattr(autoencoder, "quantise")
+    scaling = autoencoder.scaling_factor if scaling is None else scaling
+    shift = getattr(autoencoder, "shift_factor", None) or 0.0
+    if getattr(autoencoder, "latents_mean", None) and autoencoder.latents_std:
+        shift, scaling = np.array(autoencoder.latents_mean), scaling / np.array(autoencoder.latents_std)
     return LatentModel(
         text=TextCondition(text, as_context if condition is None else condition),
         denoiser=Denoiser(denoiser, time_scale),
         encoder=CodeEncoder(autoencoder) if discrete else Encoder(autoencoder),
         decoder=Decoder(autoencoder),
         latent_shape=(*size, autoencoder.code_width if discrete else autoencoder.latent_channels),
-        scaling=autoencoder.scaling_factor if scaling is None else scaling,
-        shift=getattr(autoencoder, "shift_factor", None) or 0.0,
+        scaling=scaling,
+        shift=shift,
         scheduler=scheduler,
     )
 

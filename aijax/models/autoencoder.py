@@ -36,7 +36,7 @@ class AutoencoderKL(nn.Module):
       norm_num_groups: groups of channels that are normalised together.
       sample_size: pixels on a side of the images it was made for.
       scaling_factor, shift_factor: a diffusion model sees (latent - shift) scaling.
-      latents_mean, latents_std: of each channel, where published; kept.
+      latents_mean, latents_std: of each channel, where published: (latent - mean) scaling / std is then seen.
       use_quant_conv, use_post_quant_conv: whether latents pass a 1 x 1 convolution after and before.
       mid_block_add_attention: whether there is attention in the middle.
       dtype, param_dtype: see `aijax.models.transformer.BlockSpec`.

@@ -35,7 +35,7 @@ class MMDiT(nn.Module):
     Attributes:
       sample_size: pixels on a side of the latents it was made for.
       patch_size: pixels on a side of a patch.
-      in_channels, out_channels: of latents and of the prediction.
+      in_channels, out_channels: of latents and of the prediction; None for those of latents.
       num_layers: blocks.
       attention_head_dim, num_attention_heads: width of a head, and heads; the width of a token is their product.
       joint_attention_dim: width of the text's tokens.
@@ -65,7 +65,7 @@ class MMDiT(nn.Module):
     joint_attention_dim: int = 4096
     caption_projection_dim: int = 1152
     pooled_projection_dim: int = 2048
-    out_channels: int = 16
+    out_channels: int | None = 16
     pos_embed_max_size: int = 96
     dual_attention_layers: tuple[int, ...] = ()
     qk_norm: str | None = None
@@ -96,7 +96,8 @@ class MMDiT(nn.Module):
             x, text = JointBlock(*heads, last, dual, name=f"transformer_blocks_{i}", **dtypes)(x, text, told)
         scale, shift = Modulation(2, name="norm_out", **dtypes)(told)
         x = modulate(plain_norm(x, EPS), shift, scale)
-        x = nn.Dense(self.patch_size**2 * self.out_channels, name="proj_out", **dtypes)(x)
+        out_channels = self.out_channels or self.in_channels
+        x = nn.Dense(self.patch_size**2 * out_channels, name="proj_out", **dtypes)(x)
         return from_patches(x, grid, self.patch_size)
 
     def _check(self, x, text, pooled, width):

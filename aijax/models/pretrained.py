@@ -156,6 +156,7 @@ def same_fields(
     *,
     name: str | None = None,
     ignored: tuple[str, ...] = (),
+    unpublished: tuple[str, ...] = (),
     constant: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Architecture:
@@ -166,10 +167,11 @@ def same_fields(
       inputs: `(module, config) -> shapes` of its inputs by name.
       name: of the published class; None for that of `module`.
       ignored: fields of configs that change no output and are not kept.
+      unpublished: fields of the module that configs do not have.
       constant: what a config has besides the module's fields, such as its class; None for `_class_name`.
       **more: of `Architecture`.
     """
-    fields = [field for field in inspect.signature(module).parameters if field not in OWN]
+    fields = [field for field in inspect.signature(module).parameters if field not in (*OWN, *unpublished)]
     constant = {"_class_name": name or module.__name__} if constant is None else constant
 
     def read(config, where):
@@ -308,7 +310,9 @@ ARCHITECTURES = {
     "Transformer2DModel": DIT,
     "UNet2DConditionModel": UNET,
     "UNet2DModel": UNET,
-    "VQModel": same_fields(VQModel, _image, ignored=("force_upcast",), rename=_new_attention),
+    "VQModel": same_fields(
+        VQModel, _image, ignored=("force_upcast",), unpublished=("commitment",), rename=_new_attention
+    ),
     "clip_text_model": CLIP_TEXT,
 }
 """Published class or model type: what is to be known of it."""

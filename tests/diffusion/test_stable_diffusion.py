@@ -14,7 +14,7 @@ from aijax.diffusion.published import scheduler
 from aijax.diffusion.stable_diffusion import as_joint_text
 from aijax.errors import DataError, UnsupportedError
 from aijax.models import pretrained
-from aijax.models.autoencoder import VQModel
+from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.mmdit import MMDiT
 from aijax.models.text import CLIPText, CLIPTextWithProjection
 from aijax.models.unet import unet
@@ -159,6 +159,12 @@ def test_networks_at_hand_become_one_function(random_params):
     }  # fmt: skip
     changed = functools.partial(image_to_image, model=model, guidance=1.0, steps=2)
     assert jax.eval_shape(changed, jax.random.key(0), params, images, tokens).shape == images.shape
+
+
+def test_latents_are_standardised_by_what_is_published_of_each_channel():
+    published = {"latents_mean": (1.0, 2.0), "latents_std": (2.0, 4.0), "scaling_factor": 0.5, "latent_channels": 2}
+    model = latent_model(None, None, AutoencoderKL(**published), (2, 2))
+    np.testing.assert_allclose((np.array([3.0, 3.0]) - model.shift) * model.scaling, [0.5, 0.125])
 
 
 def test_codes_have_no_variance(random_params):

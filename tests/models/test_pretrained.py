@@ -35,6 +35,7 @@ def test_what_is_saved_is_loaded_again(published_network, tmp_path, name):
     assert module == network.module
     assert same(params, network.params)
     config = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert "commitment" not in config
     assert network.config.items() <= (config | {"_class_name": network.config["_class_name"]}).items()
 
 
