@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.models.attend import attend_to_many
 from aijax.models.resnet import conv, group_norm
-from aijax.models.transformer import attend
 from aijax.typing import Array, Float
 
 
@@ -188,5 +188,5 @@ def multi_head_attention(
         y = nn.Dense(width, use_bias=bias, name=name, **dtypes)(y)
         return y.reshape(*y.shape[:-1], num_heads, head_width)
 
-    y = attend(project("to_q", x), project("to_k", source), project("to_v", source), causal=False)
+    y = attend_to_many(project("to_q", x), project("to_k", source), project("to_v", source))
     return nn.Dense(x.shape[-1], name="to_out_0", **dtypes)(y.reshape(*x.shape[:-1], width))

@@ -14,7 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aijax.errors import ConfigError, choose
+from aijax.errors import choose
+from aijax.models.convolution import Conv
+from aijax.models.group_norm import GroupNorm
 from aijax.models.resampling import smooth_down, smooth_up
 from aijax.models.transformer import ACTIVATIONS
 from aijax.typing import Array, Float
@@ -138,20 +140,12 @@ def conv(
     param_dtype: Any,
 ) -> nn.Module:
     """Returns a `size` x `size` convolution with `padding` zeros on every side."""
-    padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
-    return nn.Conv(features, (size, size), (stride, stride), padding, dtype=dtype, param_dtype=param_dtype, name=name)
+    return Conv(features, (size, size), stride, padding, dtype=dtype, param_dtype=param_dtype, name=name)
 
 
 def group_norm(x: Array, groups: int, eps: float, name: str, *, dtype: Any = None, param_dtype: Any) -> Array:
-    """Returns x normalised over groups of its channels, scaled and shifted (Wu and He 2018).
-
-    Raises:
-      ConfigError: groups that do not divide the channels.
-    """
-    if x.shape[-1] % groups:
-        raise ConfigError(f"norm_num_groups: expected a divisor of {x.shape[-1]} channels, got {groups}")
-    layer = nn.GroupNorm(groups, epsilon=eps, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, name=name)
-    return layer(x)
+    """Returns x normalised over groups of its channels, by a layer of the module that calls it."""
+    return GroupNorm(groups, eps, dtype=dtype, param_dtype=param_dtype, name=name)(x)
 
 
 def repeat_pixels(x: Float[Array, "b h w c"], size: tuple[int, int] | None = None) -> Float[Array, "b k l c"]:
