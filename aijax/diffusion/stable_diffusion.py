@@ -8,7 +8,6 @@ block, and whose UNet is told the pooled text of the second and the image's size
 parameters have 16 bits computes in them; latents and images keep their own type between networks.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,10 @@ import numpy as np
 
 from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, from_moments
 from aijax.diffusion.latent import SCHEDULER, LatentModel
-from aijax.errors import DataError, UnsupportedError
+from aijax.errors import UnsupportedError
 from aijax.typing import Any, Array, Callable, Params, PyTree
 
+WHAT = "a file of a published pipeline"
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -60,9 +60,10 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     """
     from aijax.models import pretrained
     from aijax.models.clip_tokenizer import read_clip_tokenizer
+    from aijax.models.layout import read_object
 
     folder = Path(folder)
-    index = _read_object(folder / "model_index.json")
+    index = read_object(folder / "model_index.json", WHAT)
     two = not _absent(index.get("text_encoder_2"))
     wanted = (*COMPONENTS, "text_encoder_2", "tokenizer_2") if two else COMPONENTS
     missing = [name for name in wanted if _absent(index.get(name))]
@@ -70,7 +71,7 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     if missing or more:
         told = f"without {', '.join(missing)}" if missing else f"with {', '.join(more)}"
         raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(wanted)}, got one {told}")
-    scheduler = _read_object(folder / "scheduler" / "scheduler_config.json")
+    scheduler = read_object(folder / "scheduler" / "scheduler_config.json", WHAT)
     tokenize = read_clip_tokenizer(folder / "tokenizer")
     side = pretrained.read_config(folder / "unet").get("sample_size") or 64
     size = tuple(side) if isinstance(side, list) else (side, side)
@@ -244,13 +245,3 @@ def _in_half(inputs, params):
 def _absent(entry):
     """Whether an entry of the index names no component: it is [library, class], or [null, null]."""
     return not (isinstance(entry, list) and len(entry) == 2 and all(entry))
-
-
-def _read_object(path):
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a file of a published pipeline, got {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a file of a published pipeline, got {type(content).__name__}")
-    return content

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from aijax.errors import DataError
-from aijax.typing import Any
+from aijax.models.layout import read_object
 
+WHAT = "a file of a tokenizer"
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -104,7 +105,9 @@ def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
       DataError: no such files, or damaged ones.
     """
     folder = Path(folder)
-    config = _read_json(folder / "tokenizer_config.json", {}) | _read_json(folder / "special_tokens_map.json", {})
+    config = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        config |= read_object(folder / name, WHAT) if (folder / name).is_file() else {}
     pad = config.get("pad_token", END)
     pad = pad.get("content", END) if isinstance(pad, dict) else pad
     length = config.get("model_max_length", 77)
@@ -113,18 +116,6 @@ def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [line for line in lines if line and not line.startswith("#version")]
-        return clip_tokenizer(_read_json(folder / "vocab.json"), merges, length=length, pad=pad)
-    description = json.dumps(_read_json(folder / "tokenizer.json"))
+        return clip_tokenizer(read_object(folder / "vocab.json", WHAT), merges, length=length, pad=pad)
+    description = json.dumps(read_object(folder / "tokenizer.json", WHAT))
     return CLIPTokenizer(description, length, pad)
-
-
-def _read_json(path: Path, default: Any = None) -> dict[str, Any]:
-    if default is not None and not path.is_file():
-        return default
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a file of a tokenizer, got {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a file of a tokenizer, got {type(content).__name__}")
-    return content

@@ -17,6 +17,7 @@ from aijax.errors import ConfigError, choose
 from aijax.models.embeddings import check_indices, grid_embedding, sinusoidal_embedding
 from aijax.models.image_attention import Attention
 from aijax.models.transformer import ACTIVATIONS
+from aijax.models.unet_conditions import TimestepEmbedding
 from aijax.models.vit import PatchEmbedding
 from aijax.typing import Array, Float, Int
 
@@ -172,7 +173,7 @@ class TimeClassEmbedding(nn.Module):
     def __call__(self, t: Array, labels: Array) -> Float[Array, "b d"]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         waves = sinusoidal_embedding(t, TIME_WIDTH, cosine_first=True, shift=1.0)
-        time = TwoLayers(self.width, name="timestep_embedder", **dtypes)(waves)
+        time = TimestepEmbedding(self.width, name="timestep_embedder", **dtypes)(waves)
         return time + LabelTable(self.num_labels, self.width, name="class_embedder", **dtypes)(labels)
 
 
@@ -188,20 +189,6 @@ class LabelTable(nn.Module):
     def __call__(self, labels: Int[Array, " b"]) -> Float[Array, "b d"]:
         init = nn.initializers.normal(0.02)
         return nn.Embed(self.num_labels, self.width, self.dtype, self.param_dtype, init, name="embedding_table")(labels)
-
-
-class TwoLayers(nn.Module):
-    """linear_2(silu(linear_1(x))), of one width."""
-
-    width: int
-    dtype: Any = None
-    param_dtype: Any = "float32"
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b e"]) -> Float[Array, "b d"]:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = jax.nn.silu(nn.Dense(self.width, name="linear_1", **dtypes)(x))
-        return nn.Dense(self.width, name="linear_2", **dtypes)(x)
 
 
 class FeedForward(nn.Module):

@@ -125,6 +125,21 @@ def read_safetensors(path: str | Path) -> Mapping[str, np.ndarray]:
     return TensorFile(path)
 
 
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Returns the JSON object in a file of what is published, such as "the config of a model".
+
+    Raises:
+      DataError: no such file, or one that holds no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected {what}, got {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected {what}, got {type(content).__name__}")
+    return content
+
+
 def write_safetensors(path: str | Path, tensors: Mapping[str, Array]) -> None:
     """Writes tensors to a safetensors file, in the order of their names."""
     arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
@@ -191,11 +206,10 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def _read_index(path):
-    try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: expected an index of safetensors files, got {error!r}") from None
+    places = read_object(path, "an index of safetensors files").get("weight_map")
+    if not (isinstance(places, dict) and all(isinstance(name, str) for name in places.values())):
+        raise DataError(f"{path}: weight_map: expected the file of each tensor, got {type(places).__name__}")
+    names = sorted(set(places.values()))
     absent = [name for name in names if not (path.parent / name).is_file()]
     if absent:
         raise DataError(f"{path}: expected the files that it lists beside it; missing: {_listed(absent)}")

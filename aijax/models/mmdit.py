@@ -17,7 +17,6 @@ from aijax.models.dit import (
     EPS,
     TIME_WIDTH,
     FeedForward,
-    TwoLayers,
     check_latents,
     from_patches,
     modulate,
@@ -25,6 +24,7 @@ from aijax.models.dit import (
 )
 from aijax.models.embeddings import grid_embedding, sinusoidal_embedding
 from aijax.models.transformer import attend
+from aijax.models.unet_conditions import TimestepEmbedding
 from aijax.models.vit import PatchEmbedding
 from aijax.typing import Array, Float
 
@@ -157,8 +157,8 @@ class TimeTextEmbedding(nn.Module):
     def __call__(self, t: Float[Array, " b"], pooled: Float[Array, "b f"]) -> Float[Array, "b d"]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         waves = sinusoidal_embedding(t, TIME_WIDTH, cosine_first=True, shift=0.0)
-        time = TwoLayers(self.width, name="timestep_embedder", **dtypes)(waves)
-        return time + TwoLayers(self.width, name="text_embedder", **dtypes)(pooled)
+        time = TimestepEmbedding(self.width, name="timestep_embedder", **dtypes)(waves)
+        return time + TimestepEmbedding(self.width, name="text_embedder", **dtypes)(pooled)
 
 
 class Modulation(nn.Module):

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from aijax.binding import bind
-from aijax.errors import ConfigError, DataError, UnsupportedError, did_you_mean
+from aijax.errors import ConfigError, UnsupportedError, did_you_mean
 from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.dit import DiT
-from aijax.models.layout import Tensors, from_published, read_safetensors, to_published, write_safetensors
+from aijax.models.layout import Tensors, from_published, read_object, read_safetensors, to_published, write_safetensors
 from aijax.models.mmdit import MMDiT
 from aijax.models.text import CLIPText, CLIPTextWithProjection
 from aijax.models.unet import UNet
@@ -123,20 +123,13 @@ def from_config(config: Mapping[str, Any], where: str = "config") -> nn.Module:
     return find_architecture(config, where).from_config(config, where)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: str | Path) -> dict[str, Any]:
     """Returns the object in `config.json` of a folder.
 
     Raises:
       DataError: no such file, or one that holds no object.
     """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected the config of a published model, got {error}") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: expected the config of a published model, got {type(config).__name__}")
-    return config
+    return read_object(Path(folder) / "config.json", "the config of a published model")
 
 
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
