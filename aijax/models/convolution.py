@@ -183,11 +183,11 @@ ad.defbilinear(
 def _map_convolution(arrays, axes, **options):
     """Copies of x are more images, copies of the kernel more channels of the result; copies of both go one by one."""
     (x, kernel), (of_x, of_kernel) = arrays, axes
-    if of_kernel is batching.not_mapped:
+    if of_kernel is None:
         x = jnp.moveaxis(x, of_x, 0)
         y = conv_p.bind(x.reshape(-1, *x.shape[2:]), kernel, **options)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
-    if of_x is batching.not_mapped:
+    if of_x is None:
         y = conv_p.bind(x, _join_last(kernel, of_kernel), **options)
         return y.reshape(*y.shape[:-1], kernel.shape[of_kernel], -1), y.ndim - 1
     return _one_by_one(conv_p, arrays, axes, options)
@@ -195,10 +195,10 @@ def _map_convolution(arrays, axes, **options):
 
 def _map_kernel_gradient(arrays, axes, **options):
     (x, g), (of_x, of_g) = arrays, axes
-    if of_g is batching.not_mapped:
+    if of_g is None:
         kernel = kernel_gradient_p.bind(_join_last(x, of_x), g, **options)
         return kernel.reshape(*kernel.shape[:2], x.shape[of_x], -1, kernel.shape[-1]), 2
-    if of_x is batching.not_mapped:
+    if of_x is None:
         kernel = kernel_gradient_p.bind(x, _join_last(g, of_g), **options)
         return kernel.reshape(*kernel.shape[:-1], g.shape[of_g], -1), kernel.ndim - 1
     return _one_by_one(kernel_gradient_p, arrays, axes, options)

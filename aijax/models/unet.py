@@ -115,7 +115,7 @@ class UNet(nn.Module):
                 x, image = block(x, taken, e, image)
             else:
                 size = states[-1].shape[1:3] if states else None
-                x = self._kind(UpBlock)(level, options, train, name=f"up_blocks_{i}")(x, taken, e, context, size)
+                x = self._kind(UpBlock)(level, options, train, size, name=f"up_blocks_{i}")(x, taken, e, context)
             x = keep_batch_split(x)
         x = group_norm(x, self.out_groups, options.eps, "conv_norm_out", **dtypes)
         x = activate(self.out_activation, x)

@@ -122,11 +122,12 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A level on the way up, given the states of its resolution and the (height, width) of the result."""
+    """A level on the way up, given the states of its resolution; `size` is the (height, width) of the result."""
 
     level: Level
     options: BlockOptions
     train: bool = False
+    size: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
@@ -135,7 +136,6 @@ class UpBlock(nn.Module):
         states: list[Array],
         time: Float[Array, "b e"],
         context: Float[Array, "b s d"] | None,
-        size: tuple[int, int] | None = None,
     ) -> Float[Array, "b k l o"]:
         level, options = self.level, self.options
         for i in range(level.layers):
@@ -145,7 +145,7 @@ class UpBlock(nn.Module):
         if level.resample == "resnet":
             return residual_block(level, options, "upsamplers_0", level.width, resample="up")(x, time, train=self.train)
         if level.resample == "conv":
-            return Upsample2D(level.width, name="upsamplers_0", **options.dtypes())(x, size)
+            return Upsample2D(level.width, name="upsamplers_0", **options.dtypes())(x, self.size)
         return x
 
 

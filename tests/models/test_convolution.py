@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from aijax.errors import ConfigError
+from aijax.models import convolution
 from aijax.models.convolution import Conv, convolve
 
 CASES = {
@@ -55,3 +56,80 @@ def test_values_and_derivatives_of_any_order(x64, case):
 
     got, want = (jax.jit(lambda c=c: all_of(c))() for c in (convolve, reference))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), got, want)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 2), (3, 0)])
+def test_copies_of_images_of_kernels_and_of_both(x64, axes):
+    (x, kernel), (dx, dk) = arrays((3, 3)), arrays((3, 3), 1)
+    x = jnp.stack([x, dx], axes[0]) if axes[0] is not None else x
+    kernel = jnp.stack([kernel, dk], axes[1]) if axes[1] is not None else kernel
+
+    def all_of(convolution):
+        def gradients(x, kernel):
+            return jax.grad(lambda x, k: jnp.sum(convolution(x, k, stride=2, padding=1) ** 3), (0, 1))(x, kernel)
+
+        mapped = jax.vmap(gradients, axes)
+        return mapped(x, kernel), jax.grad(lambda x, k: sum(jnp.sum(g) for g in mapped(x, k)), (0, 1))(x, kernel)
+
+    got, want = (jax.jit(lambda c=c: all_of(c))() for c in (convolve, reference))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), got, want)
+
+
+def test_inside_of_shard_map_and_on_sharded_images():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    x = jnp.arange(4 * 4 * 4 * 2.0).reshape(4, 4, 4, 2)
+    kernel = jnp.ones((3, 3, 2, 2)) / 9
+
+    def loss(x, kernel):
+        return jnp.mean(convolve(x, kernel, padding=1) ** 2)
+
+    def on_part(x, kernel):
+        return jax.lax.pmean(loss(x, kernel), "data")
+
+    want = jax.value_and_grad(loss, 1)(x, kernel)
+    split = jax.device_put(x, jax.sharding.NamedSharding(mesh, P("data")))
+    parts = jax.shard_map(on_part, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())
+    for got in (jax.jit(jax.value_and_grad(loss, 1))(split, kernel), jax.jit(jax.value_and_grad(parts, 1))(x, kernel)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
+
+
+def test_chunks_of_images_add_up_and_half_precision_sums_in_single(monkeypatch):
+    monkeypatch.setattr(convolution, "CHUNK_BYTES", 2 * 9 * 36 * 2 * 4)
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.normal(size=(6, 6, 6, 2)), jnp.float32) for _ in range(2))
+
+    def gradient(x, g):
+        return jax.linear_transpose(lambda k: convolve(x, k, padding=1), jnp.zeros((3, 3, 2, 2), x.dtype))(g)[0]
+
+    def plain(x, g):
+        return jax.linear_transpose(lambda k: reference(x, k, stride=1, padding=1), jnp.zeros((3, 3, 2, 2), x.dtype))(
+            g
+        )[0]
+
+    want = plain(x, g)
+    assert "length=3" in str(jax.make_jaxpr(lambda: convolution._kernel_gradient_by_products(
+        x, g, size=(3, 3), stride=(1, 1), dilation=(1, 1), padding=((1, 1), (1, 1))))())  # fmt: skip
+    np.testing.assert_allclose(jax.jit(gradient)(x, g), want, rtol=1e-4, atol=1e-4)
+    half = jax.jit(gradient)(x.astype(jnp.bfloat16), g.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), want, rtol=0.1, atol=0.5)
+
+
+def test_module_has_published_parameters():
+    variables = Conv(4, (3, 2), zero=True).init(jax.random.key(0), jnp.ones((1, 5, 5, 2)))
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"kernel": (3, 2, 2, 4), "bias": (4,)}
+    assert not variables["params"]["kernel"].any()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "told"),
+    [
+        (np.ones((3, 3, 3, 4)), {}, "kernel: expected"),
+        (np.ones((3, 3, 2, 4), np.float16), {}, "kernel: expected"),
+        (np.ones((9, 3, 2, 4)), {"padding": ((0, 1), (0, 0))}, "kernel: expected one no larger than"),
+        (np.ones((3, 3, 2, 4)), {"stride": 0}, "stride"),
+    ],
+)
+def test_what_cannot_be_used_is_named(kernel, options, told):
+    with pytest.raises(ConfigError, match=told):
+        convolve(np.ones((3, 7, 8, 2)), kernel, **options)
