@@ -6,7 +6,8 @@ The neural tangent kernel of f at the parameters theta (Jacot, Gabriel, Hongler 
 
 There are four ways to it (Novak, Sohl-Dickstein, Schoenholz 2022, "Fast finite width neural tangent kernel"):
 
-- "jacobian": the Jacobians of both sides by reverse mode, then their product;
+- "jacobian": the Jacobians of both sides, then their product ("autodiff": the same without a rule for any product, all
+  by automatic differentiation);
 - "vector_products": a product of the kernel and a vector, J(x1) (J(x2)^T v), for each unit vector;
 - "structured": for each product that a weight enters, activations and cotangents are paired without the Jacobian;
 - "auto": for each parameter the order that costs least by count, and vector products where all of these cost more.
@@ -56,7 +57,7 @@ def empirical_ntk(
       x2: the same with n2 examples; None for the kernel of x1 with itself, of which about half is computed.
       trace_outputs: gives the mean over equal outputs (the trace over the number of outputs) in place of all pairs.
       diagonal: pairs example i of x1 with example i of x2 alone.
-      contraction: "auto", "jacobian", "vector_products" or "structured" (see the module).
+      contraction: "auto", "jacobian", "autodiff", "vector_products" or "structured" (see the module).
       batch_independent: says that y[i] depends on x[i] alone, which is checked; false for batch statistics and the
         like: the whole batch is then differentiated at once, at n times the cost.
       memory_limit: bytes that pairing may hold in between; orders of contraction are chosen to keep it where one does.
@@ -211,11 +212,10 @@ def make_pair(output, params, inputs1, inputs2, outputs, mapped, place, contract
         mapping = None if mapped is None else Mapped(mapped.in_axes, place)
         return make_tangent(output, params, inputs, axes, mapping, structured=structured)
 
-    structured = contraction != "jacobian"
-    first = make(inputs1, outputs[0], structured)
+    first = make(inputs1, outputs[0], contraction != "autodiff")
     if mapped is not None or inputs2 is None:
         return first, first
-    second = make(inputs2, outputs[1], structured)
+    second = make(inputs2, outputs[1], contraction != "autodiff")
     if first.index == second.index:
         return first, second
     return make(inputs1, outputs[0], False), make(inputs2, outputs[1], False)

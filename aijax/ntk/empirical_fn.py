@@ -56,8 +56,8 @@ def empirical_ntk_fn(
       vmap_axes: axes of independent examples, `(in_axes, out_axes, {name of a keyword: axes})`; one that is no triple
         stands for inputs and outputs alike. None says that nothing is known: the output is then differentiated whole.
       implementation: an `NtkImplementation`.
-      _s_rules: False uses no rule for the products that parameters enter: all Jacobians are left to automatic
-        differentiation, as with implementation 1.
+      _s_rules: False uses no rule for the products that parameters enter: Jacobians are left to automatic
+        differentiation.
       _j_rules, _fwd: for scripts that name them: they choose how the derivative of one primitive is worked out, which
         here is read off its operands, and change nothing.
 
@@ -78,7 +78,7 @@ def empirical_ntk_fn(
         raise ConfigError(f"implementation: expected an NtkImplementation or 0 to 3, got {implementation!r}")
     contraction = CONTRACTION[NtkImplementation(implementation)]
     if not _s_rules and contraction != "vector_products":
-        contraction = "jacobian"
+        contraction = "autodiff"
     kinds = functools.partial(make_outputs, trace_axes=as_axes(trace_axes), diagonal_axes=as_axes(diagonal_axes))
     triple = isinstance(vmap_axes, tuple) and len(vmap_axes) == 3
     in_axes, out_axes, kwargs_axes = vmap_axes if triple else (vmap_axes, vmap_axes, {})

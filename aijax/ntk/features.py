@@ -160,13 +160,20 @@ def aligned(use: Use, activations: Array, cotangents: Array) -> tuple[Array, Arr
 
 
 def row_of(feature: Factors) -> Array:
-    """Returns the rows of the Jacobian [n, f, g, h, b k d] that factors stand for."""
+    """Returns the rows of the Jacobian [n, f, g, h, p] that factors stand for; p is b k d, of rows looked up b d k."""
     a, c = feature.activations, feature.cotangents
-    if jnp.issubdtype(a.dtype, jnp.integer):
-        a = jax.nn.one_hot(a, feature.inner, dtype=c.dtype)
     n, outputs, (b, t, k) = c.shape[0], c.shape[1:4], c.shape[4:]
+    d, number = feature.inner, math.prod(outputs)
+    if jnp.issubdtype(a.dtype, jnp.integer):
+        rows = jnp.where(a < 0, d, a)  # what is out of bounds is dropped
+        add = lambda c, rows: jnp.zeros((d, k), c.dtype).at[rows].add(c, mode="drop")  # noqa: E731
+        of_example = jax.vmap(jax.vmap(add), in_axes=(0, None))  # over outputs, and over `b`
+        return jax.vmap(of_example)(c.reshape(n, number, b, t, k), rows).reshape(n, *outputs, b * d * k)
+    if d == 1 == k:  # a gain: a product of matrices, into which XLA does not merge, and repeat, what makes `c`
+        return jnp.einsum("nfghbt,nbt->nfghb", c[..., 0], a[..., 0])
+    if d == 1:
+        return (c * a[:, None, None, None]).sum(5).reshape(n, *outputs, b * k)
     # a product of matrices whose result lies as it is needed: [n, b, (f g h k), t] [n, b, t, d]
-    d = a.shape[-1]
-    c = c.transpose(0, 4, 1, 2, 3, 6, 5).reshape(n, b, math.prod(outputs) * k, t)
+    c = c.transpose(0, 4, 1, 2, 3, 6, 5).reshape(n, b, number * k, t)
     made = (c @ a).reshape(n, b, *outputs, k, d)
     return jnp.moveaxis(made, 1, 4).reshape(n, *outputs, b * k * d)

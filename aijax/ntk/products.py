@@ -2,7 +2,9 @@
 
 `b` are the axes that weight and activations share (batch axes of a dot, groups of a convolution), `t` the positions
 that share the weight, `d` what is contracted (features; for a convolution the taps of the filter times its features).
-A look-up of rows is the product with one-hot activations, of which only the indices are kept.
+A look-up of rows is the product with one-hot activations, of which only the indices are kept. An added weight (a bias)
+is the product with activations of one, d = 1; a weight that multiplies element by element (a gain) is one product for
+each of its elements, `b` of them with d = k = 1.
 """
 
 import dataclasses
@@ -51,6 +53,8 @@ def product(equation: JaxprEqn, inputs: Sequence[Array], weight: int) -> tuple[A
         return convolution(equation, inputs)
     if name == "gather" and weight == 0:
         return look_up(equation, inputs)
+    if name in ("add", "sub", "mul") and inputs[0].ndim == inputs[1].ndim > 0:
+        return elementwise(equation, inputs, weight)
     return None
 
 
@@ -143,6 +147,28 @@ def extract_patches(
         limit = [s + (o - 1) * stride + 1 for s, o, stride in zip(start, out, strides, strict=True)]
         pieces.append(jax.lax.slice(x, [0, *start, 0], [x.shape[0], *limit, x.shape[-1]], [1, *strides, 1]))
     return jnp.stack(pieces, axis=-2)
+
+
+def elementwise(equation: JaxprEqn, inputs: Sequence[Array], weight: int) -> tuple[Array, Product]:
+    """Returns a sum or an elementwise product as a product; axes along which the weight is the same are positions."""
+    out, shape = equation.outvars[0].aval, inputs[weight].shape
+    shared = tuple(axis for axis, (size, own) in enumerate(zip(out.shape, shape, strict=True)) if size != own)
+    own = tuple(axis for axis in range(len(shape)) if axis not in shared)
+    t, k = (math.prod(out.shape[axis] for axis in axes) for axes in (shared, own))
+    gain = equation.primitive.name == "mul"
+
+    def arrange(cotangents):
+        lead = cotangents.ndim - len(out.shape)
+        order = own + shared if gain else shared + own
+        moved = cotangents.transpose(*range(lead), *(lead + axis for axis in order))
+        return moved.reshape(*moved.shape[:lead], *((k, t, 1) if gain else (1, t, k)))
+
+    if gain:
+        activations = jnp.broadcast_to(inputs[1 - weight], out.shape).transpose(own + shared).reshape(k, t, 1)
+        return activations, Product(out.shape, out.dtype, arrange, (k, t, 1, 1), ("gain", own))
+    sign = -1 if equation.primitive.name == "sub" and weight == 1 else 1
+    activations = jnp.full((1, t, 1), sign, out.dtype)
+    return activations, Product(out.shape, out.dtype, arrange, (1, t, 1, k), ("bias", own))
 
 
 def look_up(equation: JaxprEqn, inputs: Sequence[Array]) -> tuple[Array, Product] | None:

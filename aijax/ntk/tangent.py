@@ -23,6 +23,7 @@ ORDERS = {
     "auto": contract.ORDERS,
     "structured": ("outer", "mixed"),
     "jacobian": ("rows",),
+    "autodiff": ("rows",),
     "vector_products": ("rows",),
 }
 """The orders in which a way of contraction may pair a parameter's factors."""
@@ -231,12 +232,18 @@ def both_features(
 
 def choose_orders(tangent: Tangent, n1: int, n2: int, contraction: str, limit: float) -> list[str]:
     """Returns the order of contraction of each parameter of `tangent.index`."""
-    return [
-        contract.cheapest(
+    of_leaf = tangent.plan.of_leaf
+    orders = {
+        leaf: contract.cheapest(
             sizes_of(tangent, leaf, n1, n2), ORDERS[contraction], limit, one_hot=uses[0].one_hot, paired=tangent.paired
         )
-        for leaf, uses in sorted(tangent.plan.of_leaf.items())
-    ] + ["rows"] * len(tangent.plan.jacobian)
+        for leaf, uses in sorted(of_leaf.items())
+    }
+    for leaf, uses in of_leaf.items():
+        # a bias takes the Gram matrix of cotangents that its product's weight has already
+        if len(uses) == 1 == len(of_leaf.get(uses[0].beside, ())) and orders[uses[0].beside] == "outer":
+            orders[leaf] = "outer"
+    return [*orders.values()] + ["rows"] * len(tangent.plan.jacobian)
 
 
 def sizes_of(tangent: Tangent, leaf: int, n1: int, n2: int) -> contract.Sizes:

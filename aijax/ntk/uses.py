@@ -63,6 +63,7 @@ class Use:
       product: the shape of the product and how to bring its cotangents to [b, t, k].
       scale: the factor between the weight and the parameter.
       loops: for each enclosing scan, outermost first, `(length, stacked)`: whether each turn has a slice of the weight.
+      beside: the parameter to whose product this one is added, if it is: both have the same cotangents.
     """
 
     leaf: int
@@ -70,6 +71,7 @@ class Use:
     product: Product
     scale: float
     loops: tuple[tuple[int, bool], ...] = ()
+    beside: int | None = None
 
     @property
     def one_hot(self) -> bool:
@@ -97,6 +99,7 @@ class Interpreter:
         self.activations: list = []
         self.refused: set[int] = set()
         self._perturbations = None if perturbations is None else iter(perturbations)
+        self._products: dict[int, tuple[Array, int]] = {}  # by their identity, and kept so that it stays theirs
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
         """Returns the outputs of `jaxpr`; an output may be a weight."""
@@ -129,10 +132,16 @@ class Interpreter:
             if found is not None:
                 activations, described = found
                 weight = weights[0]
-                self.uses.append(Use(weight.leaf, (*weight.form, described.roles), described, weight.scale))
+                beside = None
+                if described.roles[0] == "bias":
+                    _, beside = self._products.get(id(inputs[1 - position]), (None, None))
+                form = (*weight.form, described.roles)
+                self.uses.append(Use(weight.leaf, form, described, weight.scale, beside=beside))
                 self.activations.append(activations)
                 (y,) = evaluate(jaxpr, equation, plain)
-                return [y if self._perturbations is None else y + next(self._perturbations)]
+                y = y if self._perturbations is None else y + next(self._perturbations)
+                self._products[id(y)] = y, weight.leaf
+                return [y]
         self.refused |= {weight.leaf for weight in weights}
         return evaluate(jaxpr, equation, plain)
 

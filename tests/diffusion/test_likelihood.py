@@ -79,6 +79,7 @@ def test_several_probes_have_a_standard_error(g2):
     assert (found.standard_error > 0).all()
 
 
+@pytest.mark.slow
 def test_the_ends_of_an_interpolation_are_the_data(g2):
     process = Flow()
     model = as_kind(denoiser(g2, process), process, "x0", "velocity")

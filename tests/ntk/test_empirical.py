@@ -15,7 +15,7 @@ from aijax.errors import ConfigError
 from aijax.ntk import empirical_nngp, empirical_ntk
 
 OPTIONS = ({}, {"diagonal": True}, {"trace_outputs": True}, {"diagonal": True, "trace_outputs": True})
-CONTRACTIONS = ("auto", "jacobian", "vector_products", "structured")
+CONTRACTIONS = ("auto", "jacobian", "autodiff", "vector_products", "structured")
 
 
 def close(ours, theirs, tolerance):
@@ -48,7 +48,7 @@ def test_reference_values(empirical_case, quick):
             close(empirical_nngp(apply_fn, params, x1, x2, trace_outputs=True), arrays["nngp_trace_12"], tolerance)
 
 
-@pytest.mark.parametrize("contraction", ["jacobian", "structured", "vector_products"])
+@pytest.mark.parametrize("contraction", CONTRACTIONS[1:])
 @pytest.mark.parametrize("empirical_case", ["empirical_spatial_output", "empirical_mlp_ntkparam"], indirect=True)
 def test_reference_values_each_way(empirical_case, contraction, quick):
     apply_fn, params, _, arrays, tolerance = empirical_case
