@@ -53,9 +53,11 @@ FUNCTIONS = {
 def main(config, folder):
     """Returns median regrets by function and method; writes `figures/bayesopt.png`."""
     for name, evaluations in config.evaluations.items():
-        choose(FUNCTIONS, name, "config.evaluations")
-        if evaluations < 2:
-            raise ConfigError(f"config.evaluations.{name}: expected at least 2, got {evaluations}")
+        least = 2 * (len(choose(FUNCTIONS, name, "config.evaluations")[1]) + 1)
+        if evaluations < least:
+            raise ConfigError(
+                f"config.evaluations.{name}: expected at least {least}, the design before the model, got {evaluations}"
+            )
     keys = jax.random.split(jax.random.key(config.seed), config.seeds)
     metrics, curves = {}, {}
     for name, evaluations in config.evaluations.items():
