@@ -1,4 +1,4 @@
-"""Samplers beside the peers', case by case, each measurement a process of its own.
+"""Samplers and networks beside the peers', case by case, each measurement a process of its own.
 
     python benchmarks/diffusion.py                                aijax, and the loop one would write without a library
     python benchmarks/diffusion.py --torch PYTHON                 with diffusers, installed where PYTHON is
@@ -19,7 +19,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from diffusion_cases import CASES, PROGRAMS
+import diffusion_cases
+import diffusion_networks
+
+PROBLEMS = (diffusion_cases, diffusion_networks)
+CASES = diffusion_cases.CASES | diffusion_networks.CASES
 
 
 def main() -> None:
@@ -41,9 +45,10 @@ def main() -> None:
     for case in options.cases.split(","):
         title, (_, steps, _) = CASES[case]
         print(title)
-        rounds = [{side: measure(python, side, case, options) for side, python in sides.items()}
+        able = {side: python for side, python in sides.items() if side in programs(case)}
+        rounds = [{side: measure(python, side, case, options) for side, python in able.items()}
                   for _ in range(options.rounds)]  # fmt: skip
-        for side in sides:
+        for side in able:
             problem = rounds[-1][side].get("problem")
             if problem:
                 print(f"  {side:12} {problem}", flush=True)
@@ -51,6 +56,11 @@ def main() -> None:
             wall, cpu, first = (median(rounds, side, field) for field in ("wall", "cpu", "first"))
             ratio = cpu / median(rounds, "aijax", "cpu")
             print(f"  {side:12} {wall:9.5f} {cpu:9.5f} {first:8.2f} {1e6 * wall / steps:8.2f}  {ratio:.2f}", flush=True)
+
+
+def programs(case: str) -> dict:
+    """Returns what each side does with the case."""
+    return next(problem.PROGRAMS for problem in PROBLEMS if case in problem.CASES)
 
 
 def median(rounds, side, field):
@@ -72,7 +82,7 @@ def one(side: str, case: str, options) -> dict:
     """Returns the measurement of one case by one side."""
     if options.threads:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    run = PROGRAMS[side](*CASES[case][1])
+    run = programs(case)[side](*CASES[case][1])
     began = time.perf_counter()
     run()
     first = time.perf_counter() - began
