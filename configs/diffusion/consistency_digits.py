@@ -1,0 +1,24 @@
+"""A consistency model of the digits, distilled from a run of `configs/diffusion/digits.py`: one call, one sample.
+
+aijax run configs/diffusion/digits.py --workdir runs/digits
+aijax run configs/diffusion/consistency_digits.py --config.teacher=runs/digits
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.experiment = "diffusion_consistency"
+    config.seed = 0
+    config.teacher = "runs/digits"
+    # noise levels of each stage, which all have `steps` steps
+    config.stages = (20, 80, 320)
+    config.steps = 500
+    config.batch_size = 128
+    config.learning_rate = 3e-4
+    config.ema_decay = 0.999
+    config.second_ratio = 0.8
+    config.num_samples = 1400
+    config.judge = ConfigDict({"model": {"name": "cnn", "widths": (32, 64)}, "epochs": 30, "learning_rate": 3e-3})
+    return config

@@ -1,0 +1,91 @@
+"""Distils a class-conditional diffusion model into a consistency model and measures its samples beside the teacher's.
+
+The student begins as the teacher. Over stages of more and more noise levels it learns to give the same x_0 at both ends
+of a Heun step of the teacher's ODE, by the pseudo-Huber distance, weights 1 / (s_hi - s_lo) and log-normal levels (Song
+and Dhariwal 2023, with a teacher). `one_step`, `two_step` and `teacher` are measured as in `train_diffusion`.
+"""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import aijax
+from aijax import diffusion
+from aijax.binding import bind
+from aijax.data import load_source
+from aijax.diffusion.build import build_process, build_sampler
+from aijax.diffusion.consistency import lognormal_probabilities
+from aijax.train import init_state, make_step
+from experiments.train_diffusion import all_images, as_levels, draw_images, generate, judge_options, measure_images
+
+
+def main(config, folder):
+    """Returns accuracies and distances of the three kinds of samples; writes `figures/samples.png`."""
+    teacher = aijax.open_run(config.teacher)
+    levels, classes = teacher.config.objective.levels, len(teacher.classes)
+    process = build_process(teacher.config.process)
+    sources = {split: load_source(teacher.config.data, split) for split in ("train", "test")}
+
+    def consistent_fn(params, labels, x, t):
+        def network(y, c_noise):
+            return teacher.model.apply({"params": params}, y, c_noise, labels)
+
+        options = {"sigma_data": teacher.config.objective.sigma_data, "ratio_min": process.t_min}
+        return diffusion.consistency_fn(network, process, **options)(x, t)
+
+    began = time.perf_counter()
+    params = distil(config, teacher, consistent_fn, process, sources["train"], levels)
+    seconds = time.perf_counter() - began
+
+    options = {"count": config.num_samples, "block": config.num_samples, "guidance": 1.0, "seed": config.seed}
+    make = functools.partial(generate, process=process, shape=sources["train"].spec["image"].shape, levels=levels,
+                             classes=classes, scale=1.0, **options)  # fmt: skip
+    one, two = (
+        diffusion.ratio_grid(process, ratios) for ratios in ((process.t_max,), (process.t_max, config.second_ratio))
+    )
+    sampler = diffusion.Consistency(process.t_min)
+    theirs = {"sampler": build_sampler(teacher.config.sample.sampler), "steps": teacher.config.sample.steps}
+    pictures = {
+        "one_step": make(params, consistent_fn, sampler=sampler, steps=1, spacing=one),
+        "two_step": make(params, consistent_fn, sampler=sampler, steps=2, spacing=two),
+        "teacher": make(teacher.params, teacher.apply_fn, spacing=teacher.config.sample.spacing, **theirs),
+    }
+    data = {split: all_images(source, levels) for split, source in sources.items()}
+    judge = bind(judge_options, config.judge, "config.judge")()
+    metrics = measure_images(pictures, data, sources["train"], judge, classes, config.seed)
+    draw_images(folder / "figures" / "samples.png", pictures, classes)
+    return {name: float(value) for name, value in metrics.items()} | {"distillation_seconds": seconds}
+
+
+def distil(config, teacher, consistent_fn, process, source, levels):
+    """Returns the average of the student's parameters after all stages."""
+    batch = source[np.arange(len(source))]
+    images, labels = as_levels(batch["image"], levels), jnp.asarray(batch["label"])
+    schedule = optax.cosine_decay_schedule(config.learning_rate, len(config.stages) * config.steps, 0.01)
+    optimizer = optax.adam(schedule)
+    state, key = init_state(teacher.params, optimizer, keep_ema=True), jax.random.key(config.seed)
+    for count in config.stages:
+        ratios = diffusion.consistency_ratios(count, ratio_min=process.t_min, ratio_max=process.t_max)
+
+        def loss_fn(params, batch, key, ratios=ratios):
+            row_key, level_key, loss_key = jax.random.split(key, 3)
+            rows = jax.random.randint(row_key, (config.batch_size,), 0, len(images))
+            x0 = diffusion.dequantise(level_key, images[rows], levels=levels)
+            student, taught = (
+                functools.partial(function, values, labels[rows])
+                for function, values in ((consistent_fn, params), (teacher.apply_fn, teacher.params))
+            )
+            return diffusion.consistency_distillation_loss(
+                loss_key, student, None, taught, process, x0, ratios, distance="pseudo_huber",
+                weighting="inverse_gap", probabilities=lognormal_probabilities(ratios),
+            ).mean(), {}  # fmt: skip
+
+        step = make_step(loss_fn, optimizer, ema_decay=config.ema_decay)
+        run = jax.jit(lambda state, step=step: jax.lax.scan(
+            lambda state, _: (step(state, {}, key)[0], None), state, length=config.steps)[0])  # fmt: skip
+        state = run(state)
+    return jax.block_until_ready(state.best_params)
