@@ -16,6 +16,7 @@ from aijax.models.layout import read_object
 
 WHAT = "a file of a tokenizer"
 START, END = "<|startoftext|>", "<|endoftext|>"
+SUFFIX = "</w>"
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -55,6 +56,11 @@ class CLIPTokenizer:
             row[: len(tokens)] = tokens
         return rows
 
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens."""
+        return self._tokenizer.get_vocab_size()
+
     def _id(self, token):
         number = self._tokenizer.token_to_id(token)
         if number is None:
@@ -82,20 +88,38 @@ def clip_tokenizer(
     Raises:
       DataError: merges that are no pairs of tokens.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, models
 
     pairs = [tuple(merge.split(" ")) for merge in merges]
     try:
-        tokenizer = Tokenizer(models.BPE(dict(vocabulary), pairs, end_of_word_suffix="</w>", unk_token=END))
+        pieces = models.BPE(dict(vocabulary), pairs, end_of_word_suffix=SUFFIX, unk_token=END)
     except Exception as error:  # the library raises nothing narrower
         raise DataError(f"merges: expected pairs of tokens of the vocabulary: {error}") from None
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer = _of_words(pieces)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (START, END) if token in vocabulary])
     return CLIPTokenizer(tokenizer.to_str(), length, pad)
+
+
+def train_clip_tokenizer(texts: Sequence[str], *, size: int = 49408, length: int = 77) -> CLIPTokenizer:
+    """Returns a tokenizer of this kind whose merges are the most frequent pairs of `texts`, one after the other.
+
+    Args:
+      texts: what to learn from; a character that is not there becomes the end of text.
+      size: most tokens of the vocabulary, the start 0 and the end 1 among them; few texts give fewer, and each of their
+        words is then one token.
+      length: of a row of tokens, default 77.
+
+    >>> train_clip_tokenizer(["a three", "three a"], length=5)(["three a"]).tolist()[0][:4:3]
+    [0, 1]
+    """
+    from tokenizers import models, trainers
+
+    tokenizer = _of_words(models.BPE(end_of_word_suffix=SUFFIX, unk_token=END))
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[START, END], end_of_word_suffix=SUFFIX, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return CLIPTokenizer(tokenizer.to_str(), length)
 
 
 def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
@@ -119,3 +143,25 @@ def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
         return clip_tokenizer(read_object(folder / "vocab.json", WHAT), merges, length=length, pad=pad)
     description = json.dumps(read_object(folder / "tokenizer.json", WHAT))
     return CLIPTokenizer(description, length, pad)
+
+
+def write_clip_tokenizer(folder: str | Path, tokenizer: CLIPTokenizer) -> None:
+    """Writes the files that `read_clip_tokenizer` reads into `folder`, which may be new."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_max_length": tokenizer.length, "pad_token": tokenizer.pad}
+    (folder / "tokenizer.json").write_text(tokenizer.description, encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _of_words(pieces):
+    """The library's tokenizer that lowers text, cuts it into words and these into the pieces of a model."""
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(pieces)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    return tokenizer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aijax.errors import DataError
-from aijax.models.clip_tokenizer import clip_tokenizer, read_clip_tokenizer
+from aijax.models.clip_tokenizer import clip_tokenizer, read_clip_tokenizer, train_clip_tokenizer, write_clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +56,14 @@ def test_damaged_files_are_told(case, tmp_path):
         read_clip_tokenizer(tmp_path)
     with pytest.raises(DataError, match="startoftext"):
         clip_tokenizer({"a": 0, "a</w>": 1}, [])("a")
+
+
+def test_words_that_it_learned_from_are_one_token_each(tmp_path):
+    texts = [f"{article} {word} in ink" for article in ("a", "the") for word in ("nine", "three", "handwritten 9")]
+    tokenize = train_clip_tokenizer(texts, length=7)
+    rows = tokenize(["a nine in ink", "THE handwritten three", ""])
+    start, end = 0, 1
+    assert (rows == end).sum(1).tolist() == [2, 3, 6] and np.all(rows[:, 0] == start)
+    assert rows.max() < tokenize.vocabulary_size < 60
+    write_clip_tokenizer(tmp_path / "new", tokenize)
+    np.testing.assert_array_equal(read_clip_tokenizer(tmp_path / "new")(["a nine in ink"]), rows[:1])
