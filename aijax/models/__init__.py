@@ -12,10 +12,11 @@ from aijax.models.pretrained import load, save
 from aijax.models.text import CLIPText, CLIPTextWithProjection
 from aijax.models.transformer import Block, BlockSpec, Transformer, stack_blocks, unstack_blocks
 from aijax.models.unet import UNet, unet
+from aijax.models.unet_config import unet_from_config
 from aijax.models.vit import ViT, sincos2d, vit
 
 __all__ = [
     "CNN", "MLP", "NAMES", "AutoencoderKL", "Block", "BlockSpec", "CLIPText", "CLIPTextWithProjection", "DiT",
     "LanguageModel", "MMDiT", "Transformer", "UNet", "VQModel", "ViT", "build", "generate", "init", "load", "save",
-    "sincos2d", "stack_blocks", "unet", "unstack_blocks", "vit",
+    "sincos2d", "stack_blocks", "unet", "unet_from_config", "unstack_blocks", "vit",
 ]  # fmt: skip

@@ -1,0 +1,36 @@
+"""Attention a few images at a time against attention at once, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aijax.models import attend
+from aijax.models.transformer import attend as reference
+
+
+def test_values_and_derivatives_one_image_at_a_time(x64, monkeypatch):
+    monkeypatch.setattr(attend, "CHUNK_BYTES", 1)
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(3, n, 2, 4))) for n in (5, 6, 6))
+
+    def all_of(f):
+        def loss(*arrays):
+            return jnp.sum(jnp.sin(f(*arrays)))
+
+        tangents = query, key, value
+        return f(query, key, value), jax.grad(loss, (0, 1, 2))(*tangents), jax.jvp(f, tangents, tangents)[1]
+
+    assert "scan" in str(jax.make_jaxpr(attend.attend_to_many)(query, key, value))
+    got, want = (
+        jax.jit(lambda f=f: all_of(f))()
+        for f in (attend.attend_to_many, lambda *arrays: reference(*arrays, causal=False))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), got, want)
+
+
+def test_scores_beyond_the_range_of_exponentials_and_half_precision():
+    query = jnp.array([[[[300.0]], [[-300.0]]]])
+    value = jnp.array([[[[1.0]], [[2.0]]]])
+    np.testing.assert_allclose(attend.attend_to_many(query, query, value), value)
+    half = attend.attend_to_many(*(a.astype(jnp.bfloat16) for a in (query, query, value)))
+    assert half.dtype == jnp.bfloat16
