@@ -250,11 +250,16 @@ def draw_images(path, pictures, columns):
     figure = Figure(figsize=(0.5 * columns * len(pictures), 4.4), layout="constrained")
     for axes, (name, images) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True):
         rows = min(8, len(images) // columns)
-        grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
-        grid = np.pad(grid, ((0, 0), (0, 0), (1, 0), (1, 0), (0, 0)))
-        tiled = grid.transpose(0, 2, 1, 3, 4).reshape(rows * grid.shape[2], columns * grid.shape[3], -1)
-        axes.imshow(tiled.squeeze(), cmap="gray", vmin=0, vmax=1)
+        tiled = tile(images[: rows * columns].reshape(rows, columns, *images.shape[1:]))
+        axes.imshow(tiled, cmap="gray", vmin=0, vmax=1)
         axes.set_title(name, fontsize=9)
         axes.set_axis_off()
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def tile(grid):
+    """Returns one image of `[rows, columns, h, w, c]`, a dark line above and to the left of each."""
+    grid = np.pad(grid, ((0, 0), (0, 0), (1, 0), (1, 0), (0, 0)))
+    rows, columns, h, w, c = grid.shape
+    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, c).squeeze()

@@ -1,0 +1,54 @@
+"""Handwritten digits from text by latent diffusion: an autoencoder, then a transformer in its latents, with guidance.
+
+aijax run configs/diffusion/latent_digits.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.experiment = "diffusion_latent"
+    config.seed = 0
+    config.data = ConfigDict({"source": "digits"})
+    config.levels = 17
+    config.text = ConfigDict(
+        {
+            "words": ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+            "phrasings": ("a handwritten {word}", "a {word} in ink", "the digit {number}", "{word}"),
+            "held_out": "a handwritten {number}",
+            "length": 6,
+        }
+    )
+    # 8 x 8 images to 4 x 4 latents of 2 channels
+    config.autoencoder = ConfigDict(
+        {
+            "model": {
+                "name": "autoencoder_kl", "block_out_channels": (16, 32), "latent_channels": 2, "norm_num_groups": 8,
+                "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
+                "mid_block_add_attention": False,
+            },
+            "kl_weight": 1e-3, "batch_size": 64, "total_steps": 1500, "ema_decay": 0.995,
+            "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.02},
+            "checkpoint": {"every_fraction": 0.1, "keep_last": 1}, "tensorboard": False,
+        }
+    )  # fmt: skip
+    config.denoiser = ConfigDict(
+        {
+            "text_encoder": {
+                "name": "clip_text", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1,
+                "num_attention_heads": 4,
+            },
+            "model": {
+                "name": "mmdit", "num_layers": 3, "num_attention_heads": 4, "attention_head_dim": 24, "patch_size": 2,
+            },
+            "drop_rate": 0.1, "batch_size": 128, "total_steps": 3000, "ema_decay": 0.998,
+            "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.05},
+            "checkpoint": {"every_fraction": 0.1, "keep_last": 1}, "tensorboard": False,
+        }
+    )  # fmt: skip
+    config.sample = ConfigDict({"count": 1000, "steps": 25, "guidance": 2.0})
+    config.judge = ConfigDict({"model": {"name": "cnn", "widths": (32, 64)}, "epochs": 30, "learning_rate": 3e-3})
+    return config
