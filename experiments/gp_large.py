@@ -72,9 +72,9 @@ def fit(section, x, y):
     with jax.enable_x64(True):
         model = gp.GP(kernels.Matern52(np.full(x.shape[1], 3.0)), noise_variance=0.5)
         found = gp.fit(model, x, y, max_steps=section.max_steps)
-        fitted = jax.tree.map(np.asarray, found.gp)
+        fitted, converged = jax.tree.map(np.asarray, found.gp), bool(found.converged)
     metrics = {
-        "fit/converged": bool(found.converged),
+        "fit/converged": converged,
         "fit/noise_std": float(fitted.noise_variance) ** 0.5,
         "fit/variance": float(fitted.kernel.variance),
         "fit/seconds": time.perf_counter() - began,
