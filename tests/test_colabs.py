@@ -13,6 +13,7 @@ def run_notebook(root, tmp_path, monkeypatch):
     """`run_notebook(name) -> outputs` of its cells, run in a folder of its own."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as for all tests: what is compiled runs once
 
     def run(name):
         notebook = nbformat.read(root / "colabs" / name, as_version=4)
