@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 
 from aijax import diffusion, models
 from aijax.diffusion import build, mixture
-from aijax.models.embeddings import sinusoidal_embedding
 from aijax.errors import choose
+from aijax.models.embeddings import sinusoidal_embedding
 from aijax.train import init_state, make_step
 
 
@@ -35,10 +35,11 @@ def main(config, folder):
     began = time.perf_counter()
     apply_fn, params = jax.block_until_ready(train(config, truth))
     metrics = {"training_seconds": time.perf_counter() - began}
-    key = jax.random.key(config.seed + 1)
-    exact = mixture.sample_mixture(key, truth, config.num_samples)
-    distance = jax.jit(functools.partial(diffusion.sliced_wasserstein, jax.random.key(2), exact))
-    metrics["exact"] = distance(mixture.sample_mixture(jax.random.key(3), truth, config.num_samples))
+    # keys of their own: samples and exact points of one key would share random numbers and seem too close
+    key, exact_key, second_key, line_key = jax.random.split(jax.random.key(config.seed + 1), 4)
+    exact = mixture.sample_mixture(exact_key, truth, config.num_samples)
+    distance = jax.jit(functools.partial(diffusion.sliced_wasserstein, line_key, exact))
+    metrics["exact"] = distance(mixture.sample_mixture(second_key, truth, config.num_samples))
     distances, samples, paths = {}, {}, {}
     for name in config.processes:
         options = {"t_max": config.t_max[name]} if name in config.t_max else {}
