@@ -1,9 +1,12 @@
 """Score-based models of a mixture of three Gaussians in the plane: every process by every sampler, against the truth.
 
-Of the network that is trained for half a minute of CPU, the density under EDM's process falls 0.004 nats short of the
-truth, and the weighted error is 0.0014 above that of the exact denoiser.
+Under EDM's process, with 20,000 samples: the density falls 0.0044 nats short of the truth, and the weighted error is
+0.0003 above that of the exact denoiser. Sliced Wasserstein distance to exact samples, which for two exact sets is
+0.008: ancestral 0.011, Euler-Maruyama 0.009, DDIM 0.027, Heun 0.023, DPM-Solver++ 2M 0.026. These five took 73 CPU
+seconds on a busy machine, half of them for the training.
 
-aijax run configs/diffusion/mixture2d.py
+aijax run configs/diffusion/mixture2d.py --config.processes="('edm',)"       one process
+aijax run configs/diffusion/mixture2d.py                                     all
 """
 
 from ml_collections import ConfigDict
