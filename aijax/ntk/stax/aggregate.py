@@ -122,7 +122,7 @@ def _sum_edges(pattern: Array, x: Array, vertices: tuple[int, ...]) -> Array:
 
     def one(edges: Array, values: Array) -> Array:
         strides = jnp.asarray([math.prod(vertices[i + 1 :]) for i in range(len(vertices))])
-        tails, heads = jnp.sum(edges * strides[:, None], axis=1).T
+        tails, heads = jnp.sum(edges * strides[None, :, None], axis=1).T
         heads = jnp.where(jnp.any(edges[:, :, 1] < 0, axis=1), len(values), heads)
         return jnp.zeros_like(values).at[heads].add(values[tails], mode="drop")
 

@@ -86,8 +86,8 @@ def ConvTranspose(
 ) -> Layer:
     """Returns the transposed convolution, `jax.lax.conv_transpose` without a flip of the filter.
 
-    `W_std` is divided by the square root of the same fan-in as in `Conv`, whose arguments these are. CIRCULAR adds what
-    VALID leaves beyond the end to the beginning.
+    `W_std` is divided by the square root of the same fan-in as in `Conv`, whose arguments these are. CIRCULAR is
+    the transpose of a circular `Conv`.
 
     Raises:
       ConfigError: as of `Conv`.
@@ -252,7 +252,7 @@ def _apply(spec: _Spec, inputs: Array, w: Array) -> Array:
         outputs = jax.lax.conv_transpose(inputs, w, spec.strides, padding, dimension_numbers=spec.dimensions)
         for letter, win in windows.items():
             if win.fold is not None:
-                outputs = fold(outputs, spec.dimensions[2].index(letter), win.fold)
+                outputs = fold(outputs, spec.dimensions[2].index(letter), win)
         return outputs
     if spec.padding == "CIRCULAR":
         for letter, win in windows.items():

@@ -20,7 +20,7 @@ def DotGeneral(
     dimension_numbers: tuple = (((), ()), ((), ())),
     precision: jax.lax.Precision | None = None,
     batch_axis: int = 0,
-    channel_axis: int = -1,
+    channel_axis: int | None = None,
 ) -> Layer:
     """Returns the layer `dot_general(x, rhs)` or `dot_general(lhs, x)` with a constant; without either, the identity.
 
@@ -30,7 +30,8 @@ def DotGeneral(
       dimension_numbers: as of `jax.lax.dot_general`: contracted axes of both sides, then batched axes of both sides.
       precision: of the product.
       batch_axis: axis of the examples; it may be batched, or contracted where no kernel is asked for.
-      channel_axis: axis of the channels; neither contracted nor batched.
+      channel_axis: axis of the channels, neither contracted nor batched; None for that of the kernel, by default the
+        last.
 
     Raises:
       ConfigError: both `lhs` and `rhs`; on a call, dimensions that touch the channels, or contract the examples.
@@ -62,11 +63,6 @@ def DotGeneral(
         fixed = jnp.ndim(constant) - sum(map(len, of_constant)) if left and constant is not None else 0
         return len(batched) + fixed + sum(a not in used for a in range(axis))
 
-    def check(ndim: int) -> None:
-        used = [a % ndim for a in (*contracted, *batched)]
-        if channel_axis % ndim in used:
-            raise ConfigError(f"DotGeneral: dimension_numbers may not name the channel axis {channel_axis}")
-
     def init_fn(key, input_shape):
         shape = jax.ShapeDtypeStruct(tuple(max(n, 1) for n in input_shape), jnp.float32)
         return jax.eval_shape(product, shape).shape, ()
@@ -77,7 +73,8 @@ def DotGeneral(
     @requires(batch_axis=batch_axis, channel_axis=channel_axis, diagonal_spatial=Diagonal(Bool.NO, Bool.NO))
     def kernel_fn(kernel, **kwargs):
         ndim = len(kernel.shape1)
-        check(ndim)
+        if kernel.channel_axis in [a % ndim for a in (*contracted, *batched)]:
+            raise ConfigError(f"DotGeneral: dimension_numbers may not name the channel axis {kernel.channel_axis}")
         if kernel.batch_axis in [a % ndim for a in contracted]:
             raise ConfigError(f"DotGeneral: a kernel has no limit where the batch axis {batch_axis} is contracted")
         batch, channel = (place(a, ndim) for a in (kernel.batch_axis, kernel.channel_axis))
@@ -85,7 +82,8 @@ def DotGeneral(
 
     def mask_fn(mask, input_shape):
         full = list(input_shape)
-        full[channel_axis] = mask.shape[channel_axis]
+        channels = -1 if channel_axis is None else channel_axis
+        full[channels] = mask.shape[channels]
         kept = (~jnp.broadcast_to(mask, full)).astype(jnp.float32)
         reach = jnp.abs(jnp.asarray(constant, jnp.float32)) if constant is not None else None
         if reach is None:

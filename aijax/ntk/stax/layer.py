@@ -32,12 +32,13 @@ def layer(layer_fn: Callable[..., Layer]) -> Callable[..., Layer]:
     The `kernel_fn` of the layers it makes is
 
         kernel_fn(x1_or_kernel, x2=None, get=None, *, mask_constant=None, diagonal_batch=None, diagonal_spatial=None,
-                  **kwargs)
+                  batch_axis=None, channel_axis=None, **kwargs)
 
     `get` is None for the whole `Kernel`, the name of one of its fields in either case, or a tuple of names for a named
     tuple.
-    `diagonal_batch` and `diagonal_spatial` override the choice of what covariances hold (see `Kernel`). Other keyword
-    arguments, pairs of values for x1 and x2, go to all layers.
+    `diagonal_batch` and `diagonal_spatial` override the choice of what covariances hold (see `Kernel`). `batch_axis`
+    and `channel_axis` are those of the inputs, where the layers do not say (default 0 and -1). Other keyword arguments,
+    pairs of values for x1 and x2, go to all layers.
 
     Raises:
       ConfigError: on a call, an unknown `get`, inputs whose shapes do not fit, or a diagonal that is not enough.
@@ -90,6 +91,8 @@ def _kernel_fn(init_fn: Callable, inner: Callable, name: str) -> Callable:
         mask_constant: float | None = None,
         diagonal_batch: bool | None = None,
         diagonal_spatial: bool | None = None,
+        batch_axis: int | None = None,
+        channel_axis: int | None = None,
         **kwargs,
     ) -> Any:
         get = _checked_get(get)
@@ -103,7 +106,11 @@ def _kernel_fn(init_fn: Callable, inner: Callable, name: str) -> Callable:
             raise ConfigError(f"{name}: diagonal_batch=True, but the network needs covariances between examples")
         options = {"diagonal_batch": batch, "diagonal_spatial": spatial, "mask_constant": mask_constant}
         names = FIELDS if get is None else (get,) if isinstance(get, str) else get
-        kernel = _inputs(x1_or_kernel, x2, reqs.batch_axis, reqs.channel_axis, with_ntk="ntk" in names, **options)
+        axes = [
+            stated if asked is None else asked
+            for asked, stated in ((batch_axis, reqs.batch_axis), (channel_axis, reqs.channel_axis))
+        ]
+        kernel = _inputs(x1_or_kernel, x2, *axes, with_ntk="ntk" in names, **options)
         return _read(_whole(_run(kernel, **kwargs)), get)
 
     def _run(kernel, **kwargs):

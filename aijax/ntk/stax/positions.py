@@ -89,6 +89,7 @@ class Positions:
         """Returns a covariance, or a tangent kernel, [..., P, P'] with the embeddings' share of it."""
         if self.kind == "NONE":
             return cov
+        r = jnp.broadcast_to(r, cov.shape)
         if self.kind == "SUM":
             return cov + self.std**2 * r
         added = self.added_channels(channels)

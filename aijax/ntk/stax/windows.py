@@ -38,6 +38,7 @@ class Window:
       low, high: entries padded before and after, zeros or, if `circular`, the other end.
       dilation: distance between neighbouring inputs, in steps of the window (more than 1 for a transposed convolution).
       fold: period by which the outputs are wrapped and added up, None for no wrapping.
+      turn: places by which wrapped outputs are turned back.
     """
 
     size: int
@@ -47,6 +48,7 @@ class Window:
     circular: bool = False
     dilation: int = 1
     fold: int | None = None
+    turn: int = 0
 
     def outputs(self, inputs: int) -> int:
         """Returns the number of outputs, before folding."""
@@ -75,14 +77,17 @@ def window(inputs: int, size: int, stride: int, padding: str) -> Window:
 
 
 def transposed_window(inputs: int, size: int, stride: int, padding: str) -> Window:
-    """Returns the window of a transposed convolution: as `jax.lax.conv_transpose`; CIRCULAR wraps VALID's outputs."""
+    """Returns the window of a transposed convolution: as `jax.lax.conv_transpose`; CIRCULAR wraps VALID's outputs.
+
+    The wrapped outputs are turned so that the layer is the transpose of the circular convolution.
+    """
     if padding == "SAME":
         total = size + stride - 2
         low = size - 1 if stride > size - 1 else -(-total // 2)
         return Window(size, low=low, high=total - low, dilation=stride)
-    total = size + stride - 2 + max(size - stride, 0)
-    fold = inputs * stride if padding == "CIRCULAR" else None
-    return Window(size, low=size - 1, high=total - size + 1, dilation=stride, fold=fold)
+    overlap = max(size - stride, 0)
+    win = Window(size, low=size - 1, high=stride - 1 + overlap, dilation=stride)
+    return win if padding == "VALID" else dataclasses.replace(win, fold=inputs * stride, turn=overlap // 2)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -99,7 +104,7 @@ def windowed_sum(x: Array, axes: tuple[int, ...], win: Window) -> Array:
     x = _taps(x, count, win)
     if win.fold is not None:
         for axis in axes:
-            x = fold(x, axis, win.fold)
+            x = fold(x, axis, win)
     return x
 
 
@@ -110,11 +115,12 @@ def wrap_pad(x: Array, axis: int, low: int, high: int) -> Array:
     return jnp.pad(x, [(low, high) if a == axis else (0, 0) for a in range(x.ndim)], mode="wrap")
 
 
-def fold(x: Array, axis: int, period: int) -> Array:
-    """Returns `x` wrapped around a circle of `period` entries along `axis`, overlaps added."""
-    turns = -(-x.shape[axis] // period)
-    x = jnp.pad(x, [(0, turns * period - x.shape[axis]) if a == axis else (0, 0) for a in range(x.ndim)])
-    return x.reshape(*x.shape[:axis], turns, period, *x.shape[axis + 1 :]).sum(axis)
+def fold(x: Array, axis: int, win: Window) -> Array:
+    """Returns `x` wrapped around a circle of `win.fold` entries along `axis`, overlaps added."""
+    times = -(-x.shape[axis] // win.fold)
+    x = jnp.pad(x, [(0, times * win.fold - x.shape[axis]) if a == axis else (0, 0) for a in range(x.ndim)])
+    x = x.reshape(*x.shape[:axis], times, win.fold, *x.shape[axis + 1 :]).sum(axis)
+    return jnp.roll(x, -win.turn, axis)
 
 
 def centre_entries(x: Array, axis: int, inputs: int, win: Window, padding: str) -> Array:

@@ -219,3 +219,28 @@ def test_the_tangent_kernel_of_one_layer_is_that_of_the_finite_one(layer):
     rows = np.concatenate([np.reshape(j, (*j.shape[:3], -1)) for j in jax.tree.leaves(jacobian)], -1)
     empirical = np.einsum("ahwp,bgvp->abhgwv", rows, rows)
     np.testing.assert_allclose(kernel_fn(x, get="ntk", diagonal_spatial=False), empirical, atol=1e-12)
+
+
+@pytest.mark.parametrize("size, filter_shape, stride", [(2, 4, 1), (3, 4, 2), (4, 3, 1), (2, 2, 3)])
+def test_a_circular_transposed_convolution_is_the_transpose(size, filter_shape, stride):
+    fields = {
+        "filter_shape": (filter_shape,),
+        "strides": (stride,),
+        "padding": "CIRCULAR",
+        "parameterization": "standard",
+    }
+    _, transposed, _ = stax.ConvTranspose(4, **fields)
+    _, convolution, _ = stax.Conv(3, **fields)
+    w, y = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(filter_shape, 3, 4), (2, size, 3)]))
+    backwards = jnp.flip(jnp.swapaxes(w, 1, 2), 0)
+    _, transpose = jax.vjp(lambda x: convolution((backwards, 0.0), x), jnp.zeros((2, size * stride, 4)))
+    np.testing.assert_allclose(transposed((w, 0.0), y), transpose(y)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_axes_of_the_inputs_may_be_said_on_a_call():
+    x = jax.random.normal(jax.random.key(0), (3, 2, 5))
+    other = jax.random.normal(jax.random.key(1), (2, 4))
+    _, _, kernel_fn = stax.DotGeneral(rhs=other, dimension_numbers=(((1,), (0,)), ((), ())), batch_axis=2)
+    found = kernel_fn(x, None, "nngp", batch_axis=2, channel_axis=0)
+    products = jnp.einsum("cdn,de->cne", x, other)
+    np.testing.assert_allclose(found, jnp.einsum("cne,cmf->nmef", products, products) / 3, rtol=1e-5)
