@@ -135,17 +135,17 @@ class MultipliedFeatures:
         return functools.reduce(pair, [part(x) for part in self.parts])
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["inner", "kernel"], meta_fields=["transform"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["inner", "kernel"], meta_fields=["rule"])
 @dataclass(frozen=True)
 class MappedFeatures:
-    """`inner(transform(kernel, x))`."""
+    """`inner(transform(x))`; `rule` is the name of the kernel's own transform."""
 
     inner: Any
     kernel: Any
-    transform: Callable
+    rule: str
 
     def __call__(self, x: Any) -> Float[Array, "n f"]:
-        return self.inner(self.transform(self.kernel, x))
+        return self.inner(_transformed(self.rule, self.kernel, x))
 
 
 @jax.tree_util.register_dataclass
@@ -200,9 +200,8 @@ def _features(kernel, draw, x):
         return _product(_factors(kernel), draw, x)
     if isinstance(kernel, LinearMap | Columns | Warped):
         name = {LinearMap: "_map", Columns: "_select", Warped: "_warp"}[type(kernel)]
-        transform = functools.partial(_transformed, name)
-        inner = _features(kernel.kernel, draw, jax.eval_shape(lambda x: transform(kernel, x), x))
-        return MappedFeatures(inner, kernel, transform)
+        inner = _features(kernel.kernel, draw, jax.eval_shape(functools.partial(_transformed, name, kernel), x))
+        return MappedFeatures(inner, kernel, name)
     if isinstance(kernel, Linear):
         return AffineFeatures(jnp.sqrt(each_coordinate("variance", kernel.variance, x)), None)
     if isinstance(kernel, Polynomial):

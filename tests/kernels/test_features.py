@@ -55,3 +55,9 @@ def test_mistakes():
         kernels.random_features(jax.random.key(0), kernels.RBF(), 5, X)
     with pytest.raises(ConfigError, match="at most"):
         kernels.eigenfunctions(kernels.RBF(), jnp.zeros((3, 1)), 4)
+
+
+def test_features_of_equal_kernels_share_compiled_functions():
+    kernel = kernels.Columns(kernels.RBF(), (0,)) * kernels.LinearMap(kernels.Matern32(), jnp.eye(2))
+    made = [kernels.random_features(jax.random.key(i), kernel, 4, jnp.asarray(X)) for i in range(2)]
+    assert jax.tree.structure(made[0]) == jax.tree.structure(made[1])
