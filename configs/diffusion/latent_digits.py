@@ -1,6 +1,16 @@
 """Handwritten digits from text by latent diffusion: an autoencoder, then a transformer in its latents, with guidance.
 
 aijax run configs/diffusion/latent_digits.py
+
+Of 1,000 samples of each kind, read by the classifier (test images: Frechet distance .074 to the training images, 2.14 to
+the nearest of them), in 485 CPU seconds:
+
+| | wanted class read | Frechet distance | nearest training image |
+|---|---|---|---|
+| test images through the autoencoder (error .066) | 97.4 % | .071 | 2.00 |
+| sample, guidance 1 | 98.5 % | .156 | 1.97 |
+| guided, 2 | 100 % | .285 | 1.73 |
+| guided, by "a handwritten 3", a phrasing never seen | 100 % | .281 | 1.73 |
 """
 
 from ml_collections import ConfigDict
