@@ -7,7 +7,8 @@
 
 A field made by `parameter` is a leaf (or a tree of them); one made by `static` is part of the structure. Constraints
 are declared here once: a constructor checks them on concrete values, and a fit maps each parameter to the whole line by
-the bijection of its constraint. Trees that JAX builds (gradients, batches, tracers) are not checked.
+the bijection of its constraint. Trees that JAX builds (gradients, batches, tracers) are not checked, unless the
+function that they are in is put through `jax.experimental.checkify`: see `debug_check_parameters`.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from aijax.errors import ConfigError, choose
 from aijax.typing import Any, PyTree
@@ -91,6 +93,14 @@ def check_parameters(tree: PyTree, where: str = "") -> None:
         if not np.isfinite(array).all() or not np.all(allowed(array)):
             shown = value if array.ndim == 0 else array.reshape(-1)[np.argmin(_good(array, allowed))]
             raise ConfigError(f"{where}{name}: expected {expected}, got {shown}")
+
+
+def debug_check_parameters(tree: PyTree, where: str = "") -> None:
+    """Checks the constraints of values known only inside `jit` where `checkify` is at work; else it does nothing."""
+    for name, value, constraint in named_parameters(tree):
+        if isinstance(value, jax.core.Tracer) and constraint != "real":
+            allowed, expected = CONSTRAINTS[constraint]
+            checkify.debug_check(jnp.all(allowed(value)), f"{where}{name}: expected {expected}")
 
 
 def named_parameters(tree: PyTree) -> list[tuple[str, Any, str]]:

@@ -44,7 +44,7 @@ def main(config, folder):
     autoencoder = autoencoder.clone(scaling_factor=scaling)
 
     phrases = all_phrases(config.text, len(sources["train"].classes))
-    tokenize = train_clip_tokenizer([text for row in phrases for text in row], length=config.text.length)
+    tokenize = train_clip_tokenizer([text for row in phrases for text in row[:-1]], length=config.text.length)
     tokens, null = jnp.stack([tokenize(row) for row in phrases]), jnp.asarray(tokenize(""))
     text, denoiser = build_networks(config, autoencoder, tokenize, latents["train"].mean.shape[1:])
     model = latent_model(

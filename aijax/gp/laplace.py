@@ -35,7 +35,7 @@ from aijax.gp.exact import draw_normal
 from aijax.gp.likelihoods import Likelihood
 from aijax.gp.model import GP, Evidence, prior_mean
 from aijax.gp.observations import check_points
-from aijax.parameters import check_parameters, noun, static
+from aijax.parameters import check_parameters, debug_check_parameters, noun, static
 from aijax.typing import Any, Array, PRNGKey
 
 MAX_HALVINGS = 30
@@ -157,6 +157,7 @@ class LaplacePosterior:
 def check_likelihood_data(likelihood: Likelihood, gp: GP, x: Any, y: Any, observed: Any = None) -> None:
     """Raises a `ConfigError` or `DataError` for parameters, points or targets that cannot be used together."""
     check_parameters((gp, likelihood))
+    debug_check_parameters((gp, likelihood))
     y = jnp.asarray(y)
     if y.ndim != 1 or len(y) == 0:
         raise DataError(f"y: expected targets [n], n at least 1, got an array of shape {y.shape}")

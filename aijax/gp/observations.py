@@ -10,7 +10,7 @@ import numpy as np
 
 from aijax.errors import ConfigError, DataError
 from aijax.gp.model import GP, prior_mean
-from aijax.parameters import check_parameters
+from aijax.parameters import check_parameters, debug_check_parameters
 from aijax.typing import Any, Array, Bool, Float
 
 
@@ -30,6 +30,7 @@ def residuals(
       DataError: x, y, observed of different lengths; targets that are not floating; values that are not finite.
     """
     check_parameters(gp, "gp.")
+    debug_check_parameters(gp, "gp.")
     y = jnp.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise DataError(f"y: expected floating targets [n] or [n, m], got {y.dtype}; convert them first")

@@ -23,12 +23,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 
 from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import draw_normal
+from aijax.gp.indefinite import refuse_indefinite_kernel
 from aijax.gp.likelihoods import Likelihood
 from aijax.gp.model import GP, prior_mean
-from aijax.gp.observations import check_points
+from aijax.gp.observations import check_points, known
 from aijax.kernels.products import map_points
 from aijax.linalg import cholesky_with_jitter
 from aijax.parameters import noun, parameter
@@ -60,12 +62,15 @@ class SVGP:
         """Returns mean and variance of f, each `[n]` or `[n, q]`; or the covariance, of one latent."""
         check_points(x_new)
         if not full_covariance:
-            return latent_moments(self, x_new)
+            moments = latent_moments(self, x_new)
+            _refuse_nan(self, moments[0])
+            return moments
         if self.white_mean.ndim == 2:
             raise ConfigError("full_covariance: it is given for one latent, this posterior has several")
         columns = inducing_columns(self, x_new).columns
         spread = _product(self.white_root.T, columns)
         mean = _product(columns.T, self.white_mean) + prior_mean(self.gp, x_new, columns.shape[1])
+        _refuse_nan(self, mean)
         return mean, self.gp.kernel(x_new) - _product(columns.T, columns) + _product(spread.T, spread)
 
     def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
@@ -115,7 +120,9 @@ def elbo(
     """
     y = jnp.asarray(y)
     likelihood.check_targets(y)
-    return weighted_elbo(svgp, likelihood, x, y, inducing_columns(svgp, x), _share(y, num_data))
+    bound = weighted_elbo(svgp, likelihood, x, y, inducing_columns(svgp, x), _share(y, num_data))
+    _refuse_nan(svgp, bound)
+    return bound
 
 
 def weighted_elbo(
@@ -228,6 +235,13 @@ def inducing_columns(svgp: SVGP, x: Any) -> Columns:
 def _columns(svgp, root, jitter, x):
     columns = _solve(root, svgp.gp.kernel(svgp.inducing, x))
     return Columns(columns, jnp.maximum(svgp.gp.kernel.diagonal(x) - jnp.sum(columns**2, 0), 0), jitter)
+
+
+def _refuse_nan(svgp, value):
+    finite = jnp.isfinite(value).all()
+    if known(finite) is False:
+        refuse_indefinite_kernel(svgp.gp, svgp.inducing)
+    checkify.debug_check(finite, "SVGP: k(Z, Z) is not positive definite, or a parameter of q is not finite")
 
 
 def _share(y, num_data):

@@ -38,7 +38,7 @@ def get_config():
                 "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
                 "mid_block_add_attention": False,
             },
-            "kl_weight": 1e-3, "batch_size": 64, "total_steps": 1500, "ema_decay": 0.995,
+            "kl_weight": 1e-3, "batch_size": 64, "total_steps": 1000, "ema_decay": 0.995,
             "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
             "schedule": {"name": "cosine", "warmup_fraction": 0.02},
             "checkpoint": {"every_fraction": 0.1, "keep_last": 1}, "tensorboard": False,
@@ -53,12 +53,12 @@ def get_config():
             "model": {
                 "name": "mmdit", "num_layers": 3, "num_attention_heads": 4, "attention_head_dim": 24, "patch_size": 2,
             },
-            "drop_rate": 0.1, "batch_size": 128, "total_steps": 3000, "ema_decay": 0.998,
+            "drop_rate": 0.1, "batch_size": 128, "total_steps": 1600, "ema_decay": 0.998,
             "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0},
             "schedule": {"name": "cosine", "warmup_fraction": 0.05},
             "checkpoint": {"every_fraction": 0.1, "keep_last": 1}, "tensorboard": False,
         }
     )  # fmt: skip
-    config.sample = ConfigDict({"count": 1000, "steps": 25, "guidance": 2.0})
+    config.sample = ConfigDict({"count": 1000, "steps": 25, "guidance": 1.5})
     config.judge = ConfigDict({"model": {"name": "cnn", "widths": (32, 64)}, "epochs": 30, "learning_rate": 3e-3})
     return config

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 
 from aijax import gp, kernels
 from aijax.errors import ConfigError, DataError, UserError
@@ -99,3 +100,12 @@ def test_sharded_points_give_the_same():
     x, y = jax.device_put((X, Y), rows)
     found = jax.jit(gp.log_marginal_likelihood)(MODEL, x, y)
     np.testing.assert_allclose(found, gp.log_marginal_likelihood(MODEL, X, Y), rtol=1e-5)
+
+
+def test_parameters_known_inside_compiled_functions_only_are_checked_by_checkify():
+    def value(lengthscale):
+        return gp.log_marginal_likelihood(gp.GP(kernels.RBF(lengthscale)), X, Y)
+
+    checked = checkify.checkify(jax.jit(jax.value_and_grad(value)))
+    assert "gp.kernel.lengthscale: expected a positive number" in checked(-1.0)[0].get()
+    assert checked(1.0)[0].get() is None

@@ -191,3 +191,12 @@ def test_predictions_of_many_points_take_little_memory():
     assert program.memory_analysis().temp_size_in_bytes < 5e6  # k(Z, x) of all points is 16 MB
     for found, expected in zip(program(posterior, x), posterior.predict(x[-7:]), strict=True):
         np.testing.assert_allclose(found[-7:], expected, rtol=1e-10)
+
+
+def test_an_indefinite_kernel_is_named():
+    x = jnp.linspace(0.0, 1.0, 6)
+    posterior = prior_svgp(gp.GP(lambda a, b: jnp.sin(3 * a + 5 * b).sum() + jnp.sin(5 * a + 3 * b).sum()), x)
+    with pytest.raises(DataError, match=r"kernel FunctionKernel: .* smallest eigenvalue is -"):
+        posterior.predict(x + 0.1)
+    with pytest.raises(DataError, match=r"kernel FunctionKernel: .* smallest eigenvalue is -"):
+        elbo(posterior, gp.Bernoulli(), x, x > 0.5)
