@@ -18,7 +18,7 @@ SMALL = (
     "--config.autoencoder.model.norm_num_groups=2", "--config.denoiser.total_steps=2",
     "--config.denoiser.model.num_layers=1", "--config.denoiser.model.attention_head_dim=4",
     "--config.denoiser.text_encoder.hidden_size=8", "--config.sample.count=40", "--config.sample.steps=2",
-    "--config.judge.epochs=1", "--config.judge.model.widths=(4,)",
+    "--config.judge.epochs=1", "--config.judge.model.widths=(8,)",
 )  # fmt: skip
 
 
