@@ -16,19 +16,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aijax.diffusion import schedules
 from aijax.diffusion.editing import Resampling, resampling_steps
 from aijax.diffusion.grids import (
-    INDICES,
     Grid,
     check_steps,
     consistency_indices,
     leading_indices,
     make_grid,
     shift_times,
-    trailing_indices,
 )
 from aijax.diffusion.process import Process
+from aijax.diffusion.published_grids import (
+    exponential_grid,
+    final_ratio,
+    fractional_indices,
+    grid_of,
+    index_grid,
+    indices_of,
+    last_ratio,
+    respaced,
+    table_of,
+)
 from aijax.diffusion.samplers.base import Sampler
 from aijax.diffusion.samplers.multistep import LMS, Multistep, UniPC
 from aijax.diffusion.samplers.one_step import DDIM, DDPM, LCM, Consistency
@@ -37,12 +45,10 @@ from aijax.diffusion.samplers.singlestep import Singlestep, block_orders
 from aijax.diffusion.samplers.two_stage import DPM2, Euler, Heun
 from aijax.diffusion.sde import EDM, Flow
 from aijax.diffusion.thresholds import Clip, DynamicThreshold
-from aijax.errors import ConfigError, choose
+from aijax.errors import choose
 from aijax.typing import Any
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
-ZERO_SNR = 2.0**-24
-"""The last alpha_bar of a table of zero terminal SNR for samplers that divide by it."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ def repaint_resampling(
     Its way back from the level below index t multiplies the T // N betas that begin at t, one stride above those that
     lead back; `make_resampling` has the latter.
     """
-    table = _table(config)
-    grid = _index_grid(table, leading_indices(table.num_levels, steps))
+    table = table_of(config)
+    grid = index_grid(table, leading_indices(table.num_levels, steps))
     stride = table.num_levels // steps
     order, back = resampling_steps(steps, jump_length, jump_samples)
     scales, noises = np.ones(len(order)), np.zeros(len(order))
@@ -100,55 +106,55 @@ def repaint_resampling(
 
 
 def _ddpm(config, steps, options):
-    table = _table(config)
+    table = table_of(config)
     names = {
         "fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "fixed_large_log": "large",
         "learned_range": "learned",
     }  # fmt: skip
     variance = choose(names, config.get("variance_type", "fixed_small"), "variance_type")
-    grid = _index_grid(table, _indices(table, config, steps, "leading"))
+    grid = index_grid(table, indices_of(table, config, steps, "leading"))
     return Scheduler(table, DDPM(variance), grid, _prediction(config), _threshold(config, clips=True))
 
 
 def _ddim(config, steps, options):
-    table = _table(config)
-    grid = _index_grid(table, _indices(table, config, steps, "leading"), _final_ratio(table, config, True))
+    table = table_of(config)
+    grid = index_grid(table, indices_of(table, config, steps, "leading"), final_ratio(table, config, True))
     sampler = DDIM(float(options.get("eta", 0.0)), reuse_eps=not options.get("use_clipped_model_output", False))
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=True))
 
 
 def _ddim_inverse(config, steps, options):
-    table = _table(config)
+    table = table_of(config)
     spacing = config.get("timestep_spacing", "leading")
-    indices = _indices(table, config, steps, spacing)[::-1]
+    indices = indices_of(table, config, steps, spacing)[::-1]
     # the network is told the index that a step leads to
     before = np.minimum(indices - table.num_levels // steps, table.num_levels - 1)
-    start = _final_ratio(table, config, True)
+    start = final_ratio(table, config, True)
     ratios = np.where(before >= 0, table.ratio(np.maximum(before, 0)), start)
     ratios = np.append(ratios, table.ratio(indices[-1]))
-    grid = _grid(np.append(indices, indices[-1]), ratios)
+    grid = grid_of(np.append(indices, indices[-1]), ratios)
     return Scheduler(table, DDIM(), grid, _prediction(config), _threshold(config, clips=True))
 
 
 def _pndm(config, steps, options):
-    table = _table(config)
-    grid = _index_grid(table, _indices(table, config, steps, "leading"), _final_ratio(table, config, False))
+    table = table_of(config)
+    grid = index_grid(table, indices_of(table, config, steps, "leading"), final_ratio(table, config, False))
     sampler = PNDM(runge_kutta=not config.get("skip_prk_steps", False))
     return Scheduler(table, sampler, grid, _prediction(config))
 
 
 def _lcm(config, steps, options):
-    table = _table(config, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    table = table_of(config, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     original = options.get("original_inference_steps", config.get("original_inference_steps", 50))
-    grid = _index_grid(table, consistency_indices(table.num_levels, steps, original))
+    grid = index_grid(table, consistency_indices(table.num_levels, steps, original))
     sampler = LCM(time_scale=float(config.get("timestep_scaling", 10.0)))
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
 
 
 def _dpm_multistep(config, steps, options):
-    table = _table(config, divides=True)
+    table = table_of(config, divides=True)
     last = config.get("final_sigmas_type", "zero")
-    grid = _dpm_grid(table, config, steps, table.ratio(0) if last == "sigma_min" else 0.0)
+    grid = exponential_grid(table, config, steps, table.ratio(0) if last == "sigma_min" else 0.0)
     sampler = _multistep(config, grid.steps, last)
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
 
@@ -179,10 +185,10 @@ def _multistep(config, steps, last):
 
 
 def _dpm_singlestep(config, steps, options):
-    table = _table(config)
+    table = table_of(config)
     last = config.get("final_sigmas_type", "zero")
     spaced = {key: value for key, value in config.items() if key not in ("timestep_spacing", "steps_offset")}
-    grid = _dpm_grid(table, spaced, steps, table.ratio(0) if last == "sigma_min" else 0.0)
+    grid = exponential_grid(table, spaced, steps, table.ratio(0) if last == "sigma_min" else 0.0)
     kinds = {"dpmsolver++": ("x0", 0.0), "sde-dpmsolver++": ("x0", 1.0), "dpmsolver": ("eps", 0.0)}
     of, eta = choose(kinds, config.get("algorithm_type", "dpmsolver++"), "algorithm_type")
     order = config.get("solver_order", 2)
@@ -196,10 +202,10 @@ def _dpm_singlestep(config, steps, options):
 
 
 def _unipc(config, steps, options):
-    table = _table(config, divides=True)
+    table = table_of(config, divides=True)
     last = config.get("final_sigmas_type", "zero")
     respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential"))
-    grid = _dpm_grid(table, config, steps, None if respaced and last == "sigma_min" else _last(table, last))
+    grid = exponential_grid(table, config, steps, None if respaced and last == "sigma_min" else last_ratio(table, last))
     sampler = UniPC(
         config.get("solver_order", 2),
         "x0" if config.get("predict_x0", True) else "eps",
@@ -211,9 +217,9 @@ def _unipc(config, steps, options):
 
 
 def _deis(config, steps, options):
-    table = _table(config)
+    table = table_of(config)
     respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential"))
-    grid = _dpm_grid(table, config, steps, None if respaced else table.ratio(0))
+    grid = exponential_grid(table, config, steps, None if respaced else table.ratio(0))
     order = config.get("solver_order", 2)
     orders = _multistep({**config, "algorithm_type": "dpmsolver"}, grid.steps, "sigma_min").orders
     sampler = Multistep(order, "eps", "exact", orders=orders)
@@ -224,14 +230,14 @@ def _in_sigma(make):
     """The classes that keep x in x_0 + sigma n: their levels are interpolated linearly in sigma."""
 
     def maker(config, steps, options):
-        table = _table(config, divides=True, **(HEUN_BETAS if make in (_heun, _dpm2, _dpm2_ancestral) else {}))
-        times = _fractional_indices(table, config, steps)
+        table = table_of(config, divides=True, **(HEUN_BETAS if make in (_heun, _dpm2, _dpm2_ancestral) else {}))
+        times = fractional_indices(table, config, steps)
         ratios = np.interp(times, np.arange(table.num_levels), table.ratio(np.arange(table.num_levels)))
-        spaced = _respaced(config, ratios[0], ratios[-1], steps)
+        spaced = respaced(config, ratios[0], ratios[-1], steps)
         if spaced is not None:
             times, ratios = table.time_at(spaced), spaced
-        last = _last(table, config.get("final_sigmas_type", "zero"))
-        grid = _grid(np.append(times, 0.0), np.append(ratios, last))
+        last = last_ratio(table, config.get("final_sigmas_type", "zero"))
+        grid = grid_of(np.append(times, 0.0), np.append(ratios, last))
         clips = bool(config.get("clip_sample", False))
         return Scheduler(
             table, make(options), grid, _prediction(config), _threshold(config, clips=False) if clips else None
@@ -339,29 +345,6 @@ CLASSES = {
 """Published class names, and what makes their nouns of `(config, steps, options)`."""
 
 
-def _table(config, *, divides=False, beta_start=1e-4, beta_end=0.02, beta_schedule="linear"):
-    if config.get("trained_betas") is not None:
-        table = schedules.Table(np.asarray(config["trained_betas"], float))
-    else:
-        names = {"squaredcos_cap_v2": "cosine", "exp": "exponential"}
-        name = config.get("beta_schedule", beta_schedule)
-        name = names.get(name, name)
-        ends = {
-            "beta_start": config.get("beta_start", beta_start),
-            "beta_end": config.get("beta_end", beta_end),
-        }
-        takes_ends = name in ("linear", "scaled_linear", "sigmoid")
-        num_levels = config.get("num_train_timesteps", 1000)
-        table = schedules.make_table(name, num_levels, **(ends if takes_ends else {}))
-    if config.get("rescale_betas_zero_snr", False):
-        table = schedules.zero_terminal_snr(table)
-        if divides:
-            betas = np.array(table.betas)
-            betas[-1] = 1 - ZERO_SNR / table.alpha_bars()[-2]
-            table = schedules.Table(betas)
-    return table
-
-
 def _prediction(config):
     return choose(PREDICTIONS, config.get("prediction_type", "epsilon"), "prediction_type")
 
@@ -383,68 +366,3 @@ def _churn(options):
         "churn_max": float(options.get("s_tmax", math.inf)),
         "noise_scale": float(options.get("s_noise", 1.0)),
     }
-
-
-def _indices(table, config, steps, default):
-    spacing = config.get("timestep_spacing", default)
-    indices = choose(INDICES, spacing, "timestep_spacing")(table.num_levels, steps)
-    return indices + config.get("steps_offset", 0) if spacing == "leading" else indices
-
-
-def _fractional_indices(table, config, steps):
-    if config.get("timestep_spacing", "linspace") == "linspace":
-        return np.linspace(0, table.num_levels - 1, steps)[::-1]
-    return _indices(table, config, steps, "leading").astype(float)
-
-
-def _dpm_grid(table, config, steps, last):
-    """The grid of the exponential samplers, which ends with `last`, or on the last level again where it is None."""
-    lowest = config.get("lambda_min_clipped", -math.inf)
-    levels = -np.log(table.ratio(np.arange(table.num_levels)))
-    top = table.num_levels - int(np.searchsorted(levels[::-1], lowest))
-    spacing = config.get("timestep_spacing", "linspace")
-    if spacing == "linspace":
-        times = np.round(np.linspace(0, top - 1, steps + 1))[::-1][:-1]
-    elif spacing == "leading":
-        times = np.arange(steps + 1)[::-1][:-1] * (top // (steps + 1)) + config.get("steps_offset", 0)
-    elif spacing == "trailing":
-        times = trailing_indices(table.num_levels, steps)
-        times = times if top == table.num_levels else np.round(np.arange(top, 0, -table.num_levels / steps)) - 1
-    else:
-        raise ConfigError(f"timestep_spacing: expected linspace, leading or trailing, got {spacing!r}")
-    ratios = table.ratio(times)
-    spaced = _respaced(config, table.ratio(table.num_levels - 1), table.ratio(0), steps)
-    if spaced is not None:
-        times, ratios = table.time_at(spaced), spaced
-        times = times if config.get("use_exponential_sigmas", False) else np.round(times)
-    return _grid(np.append(times, 0.0), np.append(ratios, ratios[-1] if last is None else last))
-
-
-def _respaced(config, high, low, steps):
-    """The ratios of a config that spaces them by itself, between `high` and `low`, or None."""
-    ramp = np.linspace(0, 1, steps)
-    if config.get("use_karras_sigmas", False):
-        ends = high ** (1 / 7), low ** (1 / 7)
-        return (ends[0] + ramp * (ends[1] - ends[0])) ** 7
-    if config.get("use_exponential_sigmas", False):
-        return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
-    return None
-
-
-def _index_grid(table, indices, last=0.0):
-    return _grid(np.append(indices, 0), np.append(table.ratio(indices), last))
-
-
-def _grid(times, ratios):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alphas = 1 / np.sqrt(1 + ratios**2)
-        sigmas = np.where(np.isinf(ratios), 1.0, ratios * alphas)
-    return Grid(times, alphas, sigmas)
-
-
-def _final_ratio(table, config, to_one):
-    return 0.0 if config.get("set_alpha_to_one", to_one) else float(table.ratio(0))
-
-
-def _last(table, kind):
-    return choose({"zero": 0.0, "sigma_min": float(table.ratio(0))}, kind, "final_sigmas_type")
