@@ -211,15 +211,23 @@ def botorch_bayesopt():
     from botorch.acquisition import LogExpectedImprovement
     from botorch.models import SingleTaskGP
     from botorch.optim import optimize_acqf
+    from gpytorch.kernels import MaternKernel
+    from gpytorch.means import ZeroMean
 
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     x, y = (torch.as_tensor(a) for a in step_problem())
-    model = SingleTaskGP(x, y[:, None], train_Yvar=torch.full_like(y, 0.01)[:, None]).eval()
+    kernel = MaternKernel(nu=2.5, ard_num_dims=6)
+    kernel.lengthscale = 0.5
+    model = SingleTaskGP(
+        x, y[:, None], train_Yvar=torch.full_like(y, 0.01)[:, None], covar_module=kernel, mean_module=ZeroMean(),
+        outcome_transform=None,
+    ).eval()  # fmt: skip
+    best = model.posterior(x).mean.max().item()
     bounds = torch.tensor([[0.0] * 6, [1.0] * 6])
 
     def run():
-        acquisition = LogExpectedImprovement(model, best_f=y.max())
+        acquisition = LogExpectedImprovement(model, best_f=best)
         _, value = optimize_acqf(acquisition, bounds, q=1, num_restarts=20, raw_samples=512)
         return value.item(), None
 
