@@ -55,6 +55,7 @@ def test_it_is_the_mean_of_empirical_kernels_at_its_keys(inputs):
             np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_estimates_go_on_from_each_other_and_tend_to_infinite_width(inputs):
     x1, x2 = inputs
     generator = monte_carlo_kernel_fn(init_fn, apply_fn, KEY, [1, 200, 3], vmap_axes=0)
