@@ -55,7 +55,8 @@ class Iterative:
         thus exact.
       num_probes: random probes for the log-determinant and its derivative; default `2^18 / n`, within 16 and 128. The
         standard error falls as their square root.
-      tolerance: the relative residual of every solve, in the norm of the preconditioner; default 1e-4.
+      tolerance: the relative residual of every solve, in the norm of the preconditioner; default 1e-4. In float32
+        rounding may end a solve above that, which is told; 1e-2 suits it.
       max_iterations: of a solve; default 1000.
       lanczos_steps: of the quadrature for the log-determinant; default 100.
       block_size: rows of the kernel matrix made at a time on each device, 4096 entries of each; default 1024. More of
