@@ -43,6 +43,7 @@ def test_it_reaches_the_bound_of_the_collapsed_fit(data):
     assert 0.9 < jnp.mean(jnp.abs(y - mean) < 1.96 * std) < 0.99
 
 
+@pytest.mark.slow
 def test_minibatches_with_noise_of_each_point(data):
     x, y = data
     start = gp.prior_svgp(gp.GP(kernels.RBF(0.7)), gp.random_inducing(jax.random.key(1), x, 15))

@@ -29,7 +29,7 @@ def stations(theta):
     return kernels.Columns(kernels.Matern52(jnp.exp(theta[:2])), (0, 2)) * kernels.Columns(kernels.Matern12(), (1,))
 
 
-@pytest.mark.parametrize("kernel", [anisotropic, of_columns, stations])
+@pytest.mark.parametrize("kernel", [pytest.param(anisotropic, marks=pytest.mark.slow), of_columns, stations])
 def test_it_is_exact_inference(kernel):
     rng = np.random.default_rng(0)
     if kernel is stations:

@@ -26,6 +26,7 @@ CASES = {
     "outputs": (MODEL, np.stack([Y, Y**2], 1), None),
     "white": (gp.GP(kernels.Matern32(0.8) + kernels.White(0.1), noise_variance=0.02), Y, None),
 }
+LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("noise of each", "white")]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def assert_same(found, expected, rtol=1e-7):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["plain", "missing", "outputs", *LONGER])
 def test_at_the_whole_rank_it_is_exact(name):
     model, y, observed = CASES[name]
     assert_same(value_and_grad(model, y, observed, WHOLE), value_and_grad(model, y, observed, gp.Exact()))

@@ -43,6 +43,7 @@ def small(random_params):
     return model, {"params": random_params(model, *inputs)}, inputs
 
 
+@pytest.mark.slow
 def test_one_image_as_many_and_forward_derivatives(small, quick_jit):
     model, variables, inputs = small
 

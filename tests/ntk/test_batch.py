@@ -28,7 +28,8 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("network", "batch_size", "device_count"), [("flat", 3, 0), ("pool", 0, 2), ("no readout", 3, -1)]
+    ("network", "batch_size", "device_count"),
+    [pytest.param("flat", 3, 0, marks=pytest.mark.slow), ("pool", 0, 2), ("no readout", 3, -1)],
 )
 def test_infinite_kernels_whole(network, batch_size, device_count):
     kernel_fn = NETWORKS[network][2]

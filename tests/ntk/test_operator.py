@@ -48,7 +48,7 @@ def test_the_golden_products(empirical_case, quick):
         assert np.abs(result - expected).max() <= tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("batch_size", [None, 3, 7])
+@pytest.mark.parametrize("batch_size", [pytest.param(None, marks=pytest.mark.slow), 3, 7])
 def test_batches_and_columns_agree_with_the_matrix_traced_or_from_the_host(network, batch_size):
     apply_fn, params, x1, x2 = network
     v = jax.random.normal(jax.random.key(1), (7, 3, 2))

@@ -436,6 +436,7 @@ def test_networks_of_layers_give_kernels_that_predictions_take(float64):
 # other losses
 
 
+@pytest.mark.slow
 def test_ode_agrees_with_the_closed_form_and_goes_on_from_a_state(points):
     x, y, x_test = points
     k, cross = rbf(x, None, "ntk"), rbf(x_test, x, "ntk")

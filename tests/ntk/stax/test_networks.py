@@ -57,6 +57,7 @@ def test_economies_hold_the_diagonals_of_the_whole(double, second):
         same(batched.cov2, whole(second).nngp)
 
 
+@pytest.mark.slow
 def test_kernels_of_kernels_compose(double):
     x1, x2 = images(2, 4, 3, 2), images(3, 4, 3, 2, seed=1)
     block = stax.serial(C(4, (2, 2)), stax.Relu())
