@@ -1,8 +1,8 @@
 """Score-based models of a mixture of three Gaussians in the plane: every process by every sampler, against the truth.
 
 One network serves all processes. Its weighted error is 0.0003 above that of the exact denoiser, and its density falls
-0.0022 nats short of the truth in each of the six processes. Sliced Wasserstein distance of 20,000 samples to exact ones,
-which for two exact sets is 0.008; the figure has all eighteen samplers:
+0.0022 nats short of the truth in each of the six processes. Sliced Wasserstein distance of 20,000 samples to exact
+ones, which for two exact sets is 0.008; the figure has all eighteen samplers:
 
 | | EDM | VE | VP | sub-VP | cosine | flow |
 |---|---|---|---|---|---|---|
@@ -16,7 +16,7 @@ which for two exact sets is 0.008; the figure has all eighteen samplers:
 | DEIS, 20 | .012 | .011 | .013 | .014 | .013 | .013 |
 
 aijax run configs/diffusion/mixture2d.py --config.processes="('edm',)"       one process, about two CPU minutes
-aijax run configs/diffusion/mixture2d.py                                     all, about ten
+aijax run configs/diffusion/mixture2d.py                                     all, about eight
 """
 
 from ml_collections import ConfigDict
