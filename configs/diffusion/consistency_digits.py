@@ -1,8 +1,8 @@
 """A consistency model of the digits, distilled from a run of `configs/diffusion/digits.py`: one call, one sample.
 
-A short run, `--config.stages="(20,)" --config.steps=150 --config.num_samples=300 --config.judge.epochs=10`: a
-classifier reads 94 % of one-step samples as the class that was asked for, 98 % of two-step samples and 93 % of the
-teacher's; the Frechet distances in pixels are 5.4, 2.1 and 0.82.
+A classifier reads 95.6 % of one-step samples as the class that was asked for and 97.4 % of the teacher's; the Frechet
+distances in pixels are 6.1 and 0.55, so much is left to gain. Two steps do no better: 72 % and 5.5. A learning rate of
+1e-3 diverges. Distillation takes 40 seconds on two cores.
 
 aijax run configs/diffusion/digits.py --workdir runs/digits
 aijax run configs/diffusion/consistency_digits.py --config.teacher=runs/digits
