@@ -1,6 +1,7 @@
 """Models: Linen modules that experiments and sciences share, used through their pure `apply`."""
 
 from aijax.models.autoencoder import AutoencoderKL, VQModel
+from aijax.models.block_spec import BlockSpec
 from aijax.models.build import NAMES, build
 from aijax.models.cnn import CNN
 from aijax.models.dit import DiT
@@ -10,7 +11,7 @@ from aijax.models.mlp import MLP
 from aijax.models.mmdit import MMDiT
 from aijax.models.pretrained import load, save
 from aijax.models.text import CLIPText, CLIPTextWithProjection
-from aijax.models.transformer import Block, BlockSpec, Transformer, stack_blocks, unstack_blocks
+from aijax.models.transformer import Block, Transformer, stack_blocks, unstack_blocks
 from aijax.models.unet import UNet, unet
 from aijax.models.unet_config import unet_from_config
 from aijax.models.vit import ViT, sincos2d, vit

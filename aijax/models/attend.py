@@ -10,7 +10,7 @@ all at once.
 import jax
 import jax.numpy as jnp
 
-from aijax.models.transformer import attend
+from aijax.models.attention import attend
 from aijax.typing import Array, Float
 
 CHUNK_BYTES = 2**22

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 
 from aijax.errors import ConfigError, choose
-from aijax.models.transformer import ACTIVATIONS, Activation
+from aijax.models.block_spec import ACTIVATIONS, Activation
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.block_spec import ACTIVATIONS
 from aijax.models.embeddings import check_indices, grid_embedding, sinusoidal_embedding
 from aijax.models.image_attention import Attention
-from aijax.models.transformer import ACTIVATIONS
 from aijax.models.unet_conditions import TimestepEmbedding
 from aijax.models.vit import PatchEmbedding
 from aijax.typing import Array, Float, Int

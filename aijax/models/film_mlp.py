@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.block_spec import ACTIVATIONS, Activation
 from aijax.models.embeddings import sinusoidal_embedding
-from aijax.models.transformer import ACTIVATIONS, Activation
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float, Int
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
-from aijax.models.transformer import Activation, BlockSpec, Norm, Remat, Transformer
+from aijax.models.block_spec import Activation, BlockSpec, Norm
+from aijax.models.transformer import Remat, Transformer
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Callable, Float, Int, Params, PRNGKey
 

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from aijax.errors import choose
-from aijax.models.transformer import ACTIVATIONS, Activation
+from aijax.models.block_spec import ACTIVATIONS, Activation
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 

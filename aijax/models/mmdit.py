@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.attention import attend
 from aijax.models.dit import (
     EPS,
     TIME_WIDTH,
@@ -23,7 +24,6 @@ from aijax.models.dit import (
     plain_norm,
 )
 from aijax.models.embeddings import grid_embedding, sinusoidal_embedding
-from aijax.models.transformer import attend
 from aijax.models.unet_conditions import TimestepEmbedding
 from aijax.models.vit import PatchEmbedding
 from aijax.typing import Array, Float

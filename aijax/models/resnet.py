@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import choose
+from aijax.models.block_spec import ACTIVATIONS
 from aijax.models.convolution import Conv
 from aijax.models.group_norm import GroupNorm
 from aijax.models.resampling import smooth_down, smooth_up
-from aijax.models.transformer import ACTIVATIONS
 from aijax.typing import Array, Float
 
 IMAGE_ACTIVATIONS = {"silu": ACTIVATIONS["silu"], "swish": ACTIVATIONS["silu"], "mish": jax.nn.mish} | {

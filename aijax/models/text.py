@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.attention import attend
+from aijax.models.block_spec import ACTIVATIONS
 from aijax.models.embeddings import check_indices
-from aijax.models.transformer import ACTIVATIONS, attend
 from aijax.typing import Array, Float, Int
 
 LEGACY_END = 2

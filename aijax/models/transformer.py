@@ -1,6 +1,7 @@
-"""The pre-norm transformer: a stack of blocks, each attention and an MLP on a residual stream.
+"""A transformer: a stack of blocks, each attention and an MLP on a residual stream.
 
-    x <- x + Attention(Norm(x)),        x <- x + MLP(Norm(x)),        then a final Norm           (Xiong et al. 2020)
+    pre-norm     x <- x + Attention(Norm(x)),    x <- x + MLP(Norm(x)),    then a final Norm      (Xiong et al. 2020)
+    post-norm    x <- Norm(x + Attention(x)),    x <- Norm(x + MLP(x))                          (Vaswani et al. 2017)
 
 One `Block` serves encoders and decoders; `BlockSpec` says which kind it is. `Transformer` stacks blocks by a Python
 loop, or by `scan` so that one block is compiled whatever the depth. The two differ in how parameters are laid out:
@@ -11,67 +12,59 @@ loop, or by `scan` so that one block is compiled whatever the depth. The two dif
 and `stack_blocks`, `unstack_blocks` turn one into the other. Every kernel is a matrix [inputs, outputs].
 """
 
-import dataclasses
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aijax.errors import ConfigError, choose
+from aijax.errors import choose
+from aijax.models.attention import WEIGHTS, Attention, Context, KeyValues
+from aijax.models.block_spec import BlockSpec, activate, dense, norm
 from aijax.parallel import keep_batch_split
-from aijax.typing import Array, Float
+from aijax.typing import Any, Array, Bool, Float, Int
 
-Norm = Literal["layer", "rms"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Remat = Literal["none", "block", "dots"]
 
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
-ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
 REMAT_POLICIES = {
     "none": None,
     "block": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 SCAN_FROM_DEPTH = 24
+TENSOR_RULES = (
+    (r".*(query|key|value|gate|up)/kernel", ("fsdp", "tensor")),
+    (r".*(query|key|value|gate|up)/bias", ("tensor",)),
+    (r".*(out|down)/kernel", ("tensor", "fsdp")),
+)
+"""Rules of `aijax.parallel.parameter_shardings` that cut heads and the MLP's hidden layer over `tensor`, for a looped
+stack: each block then sums over `tensor` twice (Shoeybi et al. 2019)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class BlockSpec:
-    """What a block is, whatever its width.
+class Cache(NamedTuple):
+    """What a decoder remembers of the tokens it has read: an input and a result of each step, as a value.
 
     Attributes:
-      num_heads: attention heads; they share the width equally.
-      mlp_ratio: width of the MLP's hidden layer over the width of the block.
-      norm: "layer" (LayerNorm) or "rms" (RMSNorm).
-      norm_epsilon: added to the variance.
-      activation: "gelu" (exact), "gelu_tanh" (its tanh approximation), "relu" or "silu".
-      causal: a token attends to itself and the tokens before it.
-      rotary: queries and keys are turned by their positions (Su et al. 2021).
-      dropout_rate: of what each branch adds to the residual stream.
-      dtype: of the computation, a dtype or its name; None promotes inputs and parameters.
-      param_dtype: of the parameters.
+      layers: for each block, its keys and values by attention: "attention", and "cross_attention" where there is a
+        memory; stacked along a first axis for a scanned stack.
+      length: tokens read so far.
     """
 
-    num_heads: int
-    mlp_ratio: float = 4.0
-    norm: Norm = "layer"
-    norm_epsilon: float = 1e-6
-    activation: Activation = "gelu"
-    causal: bool = False
-    rotary: bool = False
-    dropout_rate: float = 0.0
-    dtype: Any = None
-    param_dtype: Any = "float32"
+    layers: Any
+    length: Int[Array, ""]
+
+
+class PerBlock(NamedTuple):
+    """What each block is told of its own: the chance that a branch is left out for an example while training, a factor
+    of its scores, and its part of the cache."""
+
+    skip_rate: Float[Array, ""] | None = None
+    scale: Float[Array, ""] | None = None
+    cache: dict[str, KeyValues] | None = None
 
 
 class Transformer(nn.Module):
-    """A stack of pre-norm blocks and the final norm: [b, t, d] -> [b, t, d].
+    """A stack of blocks and, for pre-norm blocks, the final norm: [b, t, d] -> [b, t, d].
 
     Attributes:
       depth: number of blocks.
@@ -81,6 +74,7 @@ class Transformer(nn.Module):
       remat: what the backward pass recomputes: "none", "block" (all of a block), "dots" (all but the products with
         weights).
       scan: stack by `scan` (True), by a loop (False), or by depth (None: scan from depth 24 on).
+      final_norm: whether a norm follows the last pre-norm block.
     """
 
     depth: int
@@ -88,39 +82,98 @@ class Transformer(nn.Module):
     stochastic_depth_rate: float = 0.0
     remat: Remat = "none"
     scan: bool | None = None
+    final_norm: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], *, train: bool = False) -> Float[Array, "b t d"]:
-        scan = is_scanned(self.depth, self.scan)
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        bias: Float[Array, "..."] | None = None,
+        angles: Float[Array, "..."] | None = None,
+        memory: Float[Array, "b m e"] | None = None,
+        memory_mask: Bool[Array, "..."] | None = None,
+        cache: Cache | None = None,
+        with_hidden: bool = False,
+        train: bool = False,
+    ) -> Any:
+        """Returns the features; where they are asked for, a tuple of the features, the cache, and the hidden states.
+
+        Args:
+          x: the residual stream.
+          mask: True for tokens that may be attended to, `[b, s]`, or by which, `[b, t, s]`; with a cache s is its size.
+          bias: added to the scores of attention, `[h, t, s]` or `[b, h, t, s]`.
+          angles: of rotary positions, `[t, r]` or `[b, t, r]`.
+          memory: for cross-attention, `[b, m, e]`; None after a first step whose cache has its keys and values.
+          memory_mask: which of the memory may be attended to, `[b, m]` or `[b, t, m]`.
+          cache: of `empty_cache`, or of the step before; the tokens come after those in it.
+          with_hidden: whether x before the first block and after each is returned, a tuple of `depth + 1` arrays.
+          train: dropout and stochastic depth are on; they need the "dropout" rng.
+        """
+        spec, scan = self.spec, is_scanned(self.depth, self.scan)
         policy = choose(REMAT_POLICIES, self.remat, "remat")
         block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=not scan)
-        skip_rates = jnp.linspace(0, self.stochastic_depth_rate, self.depth) if self.stochastic_depth_rate else None
+        context = Context(mask, bias, angles, memory, memory_mask, None if cache is None else cache.length)
+        each = PerBlock(
+            jnp.linspace(0, self.stochastic_depth_rate, self.depth) if self.stochastic_depth_rate else None,
+            1 / jnp.arange(1.0, self.depth + 1) if spec.scale_by_depth else None,
+        )
         x = keep_batch_split(x)
         if scan:
-            blocks = block(self.spec, deterministic=not train, name="blocks")
-            x = _scan_blocks(blocks, x, skip_rates, self.depth)
+            blocks = block(spec, deterministic=not train, name="blocks")
+            each = each._replace(cache=None if cache is None else cache.layers)
+            x, layers, hidden = _scan_blocks(blocks, x, each, context, self.depth, with_hidden)
         else:
+            layers, hidden = [], [x]
             for i in range(self.depth):
-                rate = None if skip_rates is None else skip_rates[i]
-                x = block(self.spec, deterministic=not train, name=f"block_{i}")(x, rate)
-        return norm(self.spec, "norm")(x)
+                own = jax.tree.map(lambda leaf, i=i: leaf[i], each)
+                own = own._replace(cache=None if cache is None else cache.layers[i])
+                x = block(spec, deterministic=not train, name=f"block_{i}")(x, *own, context)
+                x, layer = x if cache is not None else (x, None)
+                layers.append(layer)
+                hidden.append(x)
+        if self.final_norm and not spec.post_norm:
+            x = norm(spec, "norm")(x)
+        if cache is None and not with_hidden:
+            return x
+        new = () if cache is None else (Cache(layers if scan else tuple(layers), cache.length + x.shape[1]),)
+        return (x, *new, tuple(hidden)) if with_hidden else (x, *new)
 
 
 class Block(nn.Module):
-    """One pre-norm block; `skip_rate` is the chance that a branch is left out for an example while training."""
+    """One block: [b, t, d] -> [b, t, d], and its cache where it has one."""
 
     spec: BlockSpec
     deterministic: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], skip_rate: Array | None = None) -> Float[Array, "b t d"]:
-        spec = self.spec
-        branches = (("attention", Attention(spec, name="attention")), ("mlp", Mlp(spec, name="mlp")))
-        for name, branch in branches:
-            y = branch(norm(spec, f"norm_{name}")(x))
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        skip_rate: Float[Array, ""] | None = None,
+        scale: Float[Array, ""] | None = None,
+        cache: dict[str, KeyValues] | None = None,
+        context: Context | None = None,
+    ) -> Any:
+        spec, written = self.spec, {}
+        for name in ("attention", "cross_attention", "mlp") if spec.cross_attention else ("attention", "mlp"):
+            y = x if spec.post_norm else norm(spec, f"norm_{name}")(x)
+            if name == "mlp":
+                y = Mlp(spec, name="mlp")(y)
+            else:
+                attention = Attention(spec, self.deterministic, name == "cross_attention", name=name)
+                if cache is None:
+                    y = attention(y, context, scale=scale)
+                else:
+                    y, written[name] = attention(y, context, cache[name], scale)
             y = nn.Dropout(spec.dropout_rate, deterministic=self.deterministic, name=f"dropout_{name}")(y)
+            if spec.layer_scale is not None:
+                init, dtype = nn.initializers.constant(spec.layer_scale), jnp.dtype(spec.param_dtype)
+                y = y * self.param(f"layer_scale_{name}", init, x.shape[-1:], dtype).astype(y.dtype)
             x = keep_batch_split(x + self._skip(y, skip_rate))
-        return x
+            x = norm(spec, f"norm_{name}")(x) if spec.post_norm else x
+        return x if cache is None else (x, written)
 
     def _skip(self, y: Array, rate: Array | None) -> Array:
         if self.deterministic or rate is None:
@@ -129,78 +182,49 @@ class Block(nn.Module):
         return jnp.where(kept, y / jnp.asarray(1.0 - rate, y.dtype), jnp.zeros_like(y))
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention, softmax(q k^T / sqrt(head width)) v for each head (Vaswani et al. 2017)."""
-
-    spec: BlockSpec
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        spec, (*batch, length, width) = self.spec, x.shape
-        if width % spec.num_heads:
-            raise ConfigError(f"num_heads: expected a divisor of the width {width}, got {spec.num_heads}")
-        heads = (*batch, length, spec.num_heads, width // spec.num_heads)
-        query, key, value = (dense(spec, width, name)(x).reshape(heads) for name in ("query", "key", "value"))
-        if spec.rotary:
-            query, key = rotate(query), rotate(key)
-        y = attend(query, key, value, causal=spec.causal)
-        return dense(spec, width, "out")(y.reshape(x.shape))
-
-
 class Mlp(nn.Module):
-    """Two layers with an activation between."""
+    """Two layers with an activation between, which a third may gate."""
 
     spec: BlockSpec
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        width = x.shape[-1]
-        y = dense(self.spec, round(self.spec.mlp_ratio * width), "up")(x)
-        y = choose(ACTIVATIONS, self.spec.activation, "activation")(y)
-        return dense(self.spec, width, "down")(y)
+        spec, width = self.spec, x.shape[-1]
+        hidden = round(spec.mlp_ratio * width) if spec.mlp_width is None else spec.mlp_width
+        y = dense(spec, hidden, "up")(x)
+        y = activate(spec, dense(spec, hidden, "gate")(x)) * y if spec.gated else activate(spec, y)
+        return dense(spec, width, "down")(y)
 
 
-def norm(spec: BlockSpec, name: str) -> nn.Module:
-    """Returns the norm layer of `spec`."""
-    layer = choose(NORMS, spec.norm, "norm")
-    return layer(epsilon=spec.norm_epsilon, dtype=spec.dtype, param_dtype=spec.param_dtype, name=name)
+def empty_cache(model: Transformer, width: int, batch: int, size: int, memory: int = 0, dtype: Any = None) -> Cache:
+    """Returns the cache of a decoder that has read nothing.
 
+    Args:
+      model: the decoder.
+      width: of its residual stream.
+      batch: texts.
+      size: most tokens it is to read.
+      memory: length of the memory of cross-attention, where it has one.
+      dtype: of keys and values; None for that of the computation.
 
-def dense(spec: BlockSpec, features: int, name: str) -> nn.Dense:
-    """Returns a linear layer with the initialisation of transformers (Glorot uniform, no bias at first)."""
-    init = nn.initializers.xavier_uniform()
-    return nn.Dense(features, kernel_init=init, dtype=spec.dtype, param_dtype=spec.param_dtype, name=name)
-
-
-def attend(
-    query: Float[Array, "b t h k"], key: Float[Array, "b s h k"], value: Float[Array, "b s h k"], *, causal: bool
-) -> Float[Array, "b t h k"]:
-    """Returns softmax(q k^T / sqrt(k)) v for each head.
-
-    It is `jax.nn.dot_product_attention`, whose softmax is always float32, and in float64 the same in full precision.
-    Arrays of different types are promoted to one.
+    >>> spec = BlockSpec(num_heads=4, num_kv_heads=2, causal=True)
+    >>> jax.tree.map(jnp.shape, empty_cache(Transformer(1, spec), 32, batch=3, size=10).layers[0]["attention"].keys)
+    (3, 10, 2, 8)
     """
-    query, key, value = nn.dtypes.promote_dtype(query, key, value)
-    if query.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
-    scores = jnp.einsum("bthk,bshk->bhts", query, key) * query.shape[-1] ** -0.5
-    seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else None
-    return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, where=seen), value)
+    spec = model.spec
+    dtype = dtype or spec.dtype or spec.param_dtype
+    heads = (spec.num_kv_heads or spec.num_heads, spec.head_width or width // spec.num_heads)
+    lengths = {"attention": size} | ({"cross_attention": memory} if spec.cross_attention else {})
+    scan = is_scanned(model.depth, model.scan)
 
+    def layer():
+        lead = (model.depth, batch) if scan else (batch,)
+        return {
+            name: KeyValues(*(jnp.zeros((*lead, length, *heads), dtype) for _ in range(2)))
+            for name, length in lengths.items()
+        }
 
-def rotate(x: Float[Array, "*b t h k"], *, base: float = 10_000.0) -> Float[Array, "*b t h k"]:
-    """Returns `x` with the pair (x_i, x_{i + k/2}) of each head turned by the angle t base^(-2i/k) (Su et al. 2021).
-
-    Raises:
-      ConfigError: a head of odd width.
-    """
-    length, width = x.shape[-3], x.shape[-1]
-    if width % 2:
-        raise ConfigError(f"num_heads: rotary positions need heads of even width, got width {width}")
-    angles = jnp.arange(length)[:, None] * base ** (-jnp.arange(0, width, 2) / width)
-    cos, sin = (f(angles)[:, None, :].astype(x.dtype) for f in (jnp.cos, jnp.sin))
-    left, right = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+    return Cache(layer() if scan else tuple(layer() for _ in range(model.depth)), jnp.zeros((), jnp.int32))
 
 
 def is_scanned(depth: int, scan: bool | None) -> bool:
@@ -234,14 +258,20 @@ def unstack_blocks(params: dict) -> dict:
     return rest | {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]) for i in range(depth)}
 
 
-def _scan_blocks(blocks: nn.Module, x: Array, skip_rates: Array | None, depth: int) -> Array:
-    def body(module: nn.Module, x: Array, rate: Array | None) -> tuple[Array, None]:
-        return module(x, rate), None
+def _scan_blocks(
+    blocks: nn.Module, x: Array, each: PerBlock, context: Context, depth: int, with_hidden: bool
+) -> tuple[Array, Any, list[Array]]:
+    def body(module: nn.Module, x: Array, own: PerBlock, context: Context) -> tuple[Array, tuple[Any, Array | None]]:
+        y = module(x, *own, context)
+        y, layer = y if own.cache is not None else (y, None)
+        return y, (layer, y if with_hidden else None)
 
     scanned = nn.scan(
         body,
-        variable_axes={"params": 0, "intermediates": 0},
+        variable_axes={"params": 0, "intermediates": 0, WEIGHTS: 0},
         split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast),
         length=depth,
     )
-    return scanned(blocks, x, skip_rates)[0]
+    last, (layers, hidden) = scanned(blocks, x, each, context)
+    return last, layers, [x, *hidden] if with_hidden else []

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError, choose
-from aijax.models.transformer import ACTIVATIONS, Activation, BlockSpec, Norm, Remat, Transformer
+from aijax.models.block_spec import ACTIVATIONS, Activation, BlockSpec, Norm
+from aijax.models.transformer import Remat, Transformer
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Float
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.models import attend
-from aijax.models.transformer import attend as reference
+from aijax.models.attention import attend as reference
 
 
 def test_values_and_derivatives_one_image_at_a_time(x64, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aijax import models
 from aijax.errors import ConfigError
-from aijax.models.transformer import rotate
+from aijax.models.rotary import rotate
 
 
 def test_rotary_scores_depend_on_distance_only():

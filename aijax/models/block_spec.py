@@ -1,0 +1,110 @@
+"""What a transformer block is, and the layers it is made of: norms, linear layers and activations."""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aijax.errors import ConfigError, choose
+
+Norm = Literal["layer", "rms"]
+Activation = Literal["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh"]
+
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_quick": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+LAYERS = ("query", "key", "value", "out", "gate", "up", "down")
+"""The linear layers of a block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+    """What a block is, whatever its width.
+
+    Attributes:
+      num_heads: attention heads; they share the width equally where there is no `head_width`.
+      mlp_ratio: width of the MLP's hidden layer over the width of the block.
+      norm: "layer" (LayerNorm) or "rms" (RMSNorm).
+      norm_epsilon: added to the variance.
+      activation: "gelu" (exact), "gelu_tanh" (its tanh approximation), "gelu_quick" (x sigmoid(1.702 x)), "relu",
+        "silu" or "tanh".
+      causal: a token attends to itself and the tokens before it.
+      rotary: queries and keys are turned by their positions where no angles are given (Su et al. 2021).
+      dropout_rate: of what each branch adds to the residual stream.
+      dtype: of the computation, a dtype or its name; None promotes inputs and parameters.
+      param_dtype: of the parameters.
+      post_norm: x <- Norm(x + f(x)) in place of x <- x + f(Norm(x)).
+      cross_attention: between attention and MLP, a third branch attends to a memory.
+      mlp_width: width of the MLP's hidden layer; None for `mlp_ratio` times the width.
+      gated: the MLP is down(act(gate(x)) up(x)) in place of down(act(up(x))) (Shazeer 2020).
+      biases: which of `LAYERS` have a bias.
+      head_width: width of a head; None for the width over `num_heads`.
+      num_kv_heads: heads of keys and values, each of which serves as many heads of queries (Ainslie et al. 2023); None
+        for `num_heads`.
+      attention_scale: of q . k; None for 1 / sqrt(head width).
+      scale_by_depth: q . k of block i is also divided by i + 1.
+      qk_norm: queries and keys of each head pass through a norm (Henry et al. 2020).
+      attention_dropout_rate: of the attention weights.
+      layer_scale: first value of a learned factor, one a channel, of what each branch adds (Touvron et al. 2021); None
+        for no factor.
+      implementation: of attention: None (jax's choice), "xla" or "cudnn" (flash attention on GPUs, 16 bits).
+    """
+
+    num_heads: int
+    mlp_ratio: float = 4.0
+    norm: Norm = "layer"
+    norm_epsilon: float = 1e-6
+    activation: Activation = "gelu"
+    causal: bool = False
+    rotary: bool = False
+    dropout_rate: float = 0.0
+    dtype: Any = None
+    param_dtype: Any = "float32"
+    post_norm: bool = False
+    cross_attention: bool = False
+    mlp_width: int | None = None
+    gated: bool = False
+    biases: tuple[str, ...] = LAYERS
+    head_width: int | None = None
+    num_kv_heads: int | None = None
+    attention_scale: float | None = None
+    scale_by_depth: bool = False
+    qk_norm: bool = False
+    attention_dropout_rate: float = 0.0
+    layer_scale: float | None = None
+    implementation: Literal["xla", "cudnn"] | None = None
+
+    def __post_init__(self):
+        for name in self.biases:
+            choose(dict.fromkeys(LAYERS), name, "biases")
+        if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
+            raise ConfigError(
+                f"num_kv_heads: expected a divisor of num_heads {self.num_heads}, got {self.num_kv_heads}"
+            )
+
+
+def norm(spec: BlockSpec, name: str) -> nn.Module:
+    """Returns the norm layer of `spec`."""
+    layer = choose(NORMS, spec.norm, "norm")
+    return layer(epsilon=spec.norm_epsilon, dtype=spec.dtype, param_dtype=spec.param_dtype, name=name)
+
+
+def dense(spec: BlockSpec, features: int, name: str) -> nn.Dense:
+    """Returns the linear layer `name` with the initialisation of transformers (Glorot uniform, no bias at first)."""
+    return nn.Dense(
+        features, name in spec.biases, kernel_init=nn.initializers.xavier_uniform(), dtype=spec.dtype,
+        param_dtype=spec.param_dtype, name=name,
+    )  # fmt: skip
+
+
+def activate(spec: BlockSpec, x: jax.Array) -> jax.Array:
+    """Returns the activation of `spec` at x."""
+    return choose(ACTIVATIONS, spec.activation, "activation")(x)
