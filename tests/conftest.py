@@ -72,7 +72,7 @@ class Network:
 @pytest.fixture(scope="session")
 def published_network(golden):
     """`read(name) -> Network`: a published diffusion network of the reference values, in float32."""
-    from aijax.models import layout, pretrained
+    from aijax.models import pretrained, tensor_files
 
     folder = golden / "diffusion"
     cases = {case["id"]: case for case in json.loads((folder / "index.json").read_text())["cases"]}
@@ -85,7 +85,7 @@ def published_network(golden):
     def read(name):
         case = cases[name]
         config = {"_class_name": case["params"]["class"], **case["params"]["config"]}
-        tensors = layout.read_safetensors(folder / case["weights"])
+        tensors = tensor_files.read_tensors(folder / case["weights"])
         module, params = pretrained.from_tensors(config, tensors)
         arrays = {array: channels_last(stored[f"{name}/{array}"]) for array in case["arrays"]}
         return Network(config, dict(tensors), module, params, arrays)

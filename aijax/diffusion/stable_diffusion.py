@@ -60,7 +60,7 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     """
     from aijax.models import pretrained
     from aijax.models.clip_tokenizer import read_clip_tokenizer
-    from aijax.models.layout import read_object
+    from aijax.models.tensor_files import read_object
 
     folder = Path(folder)
     index = read_object(folder / "model_index.json", WHAT)

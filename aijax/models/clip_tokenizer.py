@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from aijax.errors import DataError
-from aijax.models.layout import read_object
+from aijax.models.tensor_files import read_object
 
 WHAT = "a file of a tokenizer"
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -1,103 +1,209 @@
-"""Published weights: reading and writing safetensors, and the one rule that maps their tensors to parameters.
+"""How the tensors of a published file are made of the parameters of a module, and the parameters of the tensors.
 
-A Linen module whose submodules carry the published names has parameters with the published paths:
+A `Layout` is a table whose lines say, for published names, which parameters they hold:
+
+    Entry("vit.encoder.layer.{i}.attention.attention.query.*", "encoder/block_{i}/attention/query/*")
+    Entry("blocks.{i}.attn.qkv.*", tuple(f"encoder/block_{{i}}/attention/{p}/*" for p in ("query", "key", "value")))
+
+`{i}` is a number, `{name}` in braces the same word on both sides, and `*` the parameter: `kernel`, `scale` and
+`embedding` are published as "weight", a bias as "bias". A published tensor may join several parameters along an axis.
+Its `form` says how a parameter is laid out there. Without one a published matrix is [outputs, inputs] and a published
+convolution [outputs, inputs, height, width], where a kernel is [inputs, outputs] and [height, width, inputs, outputs];
+other tensors are as they are.
+
+A module without a table has submodules with the published names, and one rule serves:
 
     encoder.down_blocks.0.resnets.1.conv1.weight   <->   encoder/down_blocks_0/resnets_1/conv1/kernel
 
-An index of a list is joined to the list's name by an underscore; `kernel`, `scale` and `embedding` are called `weight`.
-A published matrix is [outputs, inputs] and a published convolution [outputs, inputs, height, width], where a kernel is
-[inputs, outputs] and [height, width, inputs, outputs]. Other tensors are as they are.
-
-A safetensors file is 8 bytes of the header's length, a header in JSON that gives each tensor's type, shape and place,
-and the numbers. Tensors are mapped from the file and read when they are used.
+Parameters of a scanned stack, `blocks` [depth, ...], stand for those of `block_0`, `block_1` and so on.
 """
 
-import json
+import dataclasses
+import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
-from aijax.errors import DataError
-from aijax.trees import named_leaves, path_name
-from aijax.typing import Any, Array, Params, PyTree
+from aijax.errors import DataError, UnsupportedError
+from aijax.models.tensor_files import Tensors, listed
+from aijax.trees import map_named, named_leaves
+from aijax.typing import Any, Params, PyTree
 
 WEIGHTS = ("kernel", "scale", "embedding")
 """Parameters that are published as "weight"."""
 NUMBERED = re.compile(r"(?!linear_|proj_out_)(.+)_(\d+)")
 """A name that ends with the index of a list; published names such as "linear_1" do not."""
-DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16,
-    "F8_E4M3": jnp.float8_e4m3fn, "F8_E5M2": jnp.float8_e5m2, "I64": np.int64, "I32": np.int32,
-    "I16": np.int16, "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
-    "BOOL": np.bool_,
-}  # fmt: skip
-LISTED = 6
-"""Most names that a message lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A parameter as it is published: its axes in another order, then in another shape.
+
+    Attributes:
+      axes: the order; None as they are.
+      shape: the parameter's shape in that order -> the published shape; None as it is.
+    """
+
+    axes: tuple[int, ...] | None = None
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
+
+    def publish(self, array: np.ndarray) -> np.ndarray:
+        """Returns the published array of a parameter."""
+        array = array if self.axes is None else array.transpose(self.axes)
+        return array if self.shape is None else array.reshape(self.shape(array.shape))
+
+    def read(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns the parameter of a shape from its published array."""
+        if self.axes is None:
+            return array.reshape(shape)
+        ordered = array.reshape([shape[axis] for axis in self.axes])
+        return ordered.transpose(tuple(np.argsort(self.axes)))
+
+
+SAME = Form()
+"""As it is: matrices [inputs, outputs] among others."""
+ROWS = Form(shape=lambda shape: (math.prod(shape[:-1]), shape[-1]))
+"""A table over a grid, its rows one after the other."""
+VECTOR = Form(shape=lambda shape: (math.prod(shape),))
+"""One axis."""
+
+
+def with_ones(count: int) -> Form:
+    """Returns the form with `count` axes of size one before the others."""
+    return Form(shape=lambda shape: (1,) * count + shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of a table: a published name, and the parameters that its tensor holds.
+
+    Attributes:
+      published: the name, a template.
+      own: the path of the parameter, a template; or of several, whose published arrays are joined. Those that the
+        module does not have are passed over.
+      form: how each parameter is laid out; None by the rule for kernels.
+      axis: along which they are joined.
+      joined: the form of what is joined.
+    """
+
+    published: str
+    own: str | tuple[str, ...]
+    form: Form | None = None
+    axis: int = 0
+    joined: Form = SAME
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A table of names.
+
+    Attributes:
+      entries: its lines; the first that fits a parameter counts.
+      ignored: patterns of published names that are no parameters; they match whole names.
+      tied: published names of copies, each with the name of what it is a copy of; files may have either or both.
+      weight: what `kernel`, `scale` and `embedding` are called; None keeps their names.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    ignored: tuple[str, ...] = ()
+    tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weight: str | None = "weight"
+
+
+def prefixed(entries: tuple[Entry, ...], published: str, own: str) -> tuple[Entry, ...]:
+    """Returns the lines of a part of a module, with what comes before the names of the part.
+
+    >>> prefixed((Entry("norm.*", "norm/*"),), "vision_model.", "vision/")[0].own
+    ('vision/norm/*',)
+    """
+
+    def paths(entry):
+        return tuple(own + path for path in ([entry.own] if isinstance(entry.own, str) else entry.own))
+
+    return tuple(dataclasses.replace(e, published=published + e.published, own=paths(e)) for e in entries)
 
 
 def from_published(
-    tensors: Mapping[str, Any], abstract_params: PyTree, *, dtype: Any = None, where: str = "tensors"
+    tensors: Mapping[str, Any],
+    abstract_params: PyTree,
+    layout: Layout | None = None,
+    *,
+    dtype: Any = None,
+    shardings: PyTree | None = None,
+    where: str = "tensors",
 ) -> Params:
     """Returns parameters of the structure of `abstract_params` with the values of published tensors.
 
     Args:
       tensors: by published name; each is read when its turn comes.
       abstract_params: the parameters' shapes, as of `jax.eval_shape(model.init, ...)["params"]`.
+      layout: the table of names; None for modules whose submodules have the published names.
       dtype: of the parameters; None keeps that of the tensors.
+      shardings: of the parameters, a tree like `abstract_params`; each device reads its own part. None puts all on the
+        default device.
       where: what the tensors are, for messages.
 
     Raises:
       DataError: tensors that are missing, that the model does not have or whose shapes differ; all are listed.
+      UnsupportedError: a parameter that the layout has no name for.
 
     >>> tensors = {"linear.weight": np.ones((3, 2)), "linear.bias": np.zeros(3)}
     >>> shapes = {"linear": {"kernel": jax.ShapeDtypeStruct((2, 3), float), "bias": jax.ShapeDtypeStruct((3,), float)}}
     >>> jax.tree.map(jnp.shape, from_published(tensors, shapes))
     {'linear': {'bias': (3,), 'kernel': (2, 3)}}
     """
-    wanted = {name: published_name(name) for name in named_leaves(abstract_params)}
-    shapes = {wanted[name]: _published_shape(name, leaf.shape) for name, leaf in named_leaves(abstract_params).items()}
-    faults = {
-        "missing": [name for name in shapes if name not in tensors],
-        "unknown": [name for name in tensors if name not in shapes],
-        "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} in place of {shape}"
-            for name, shape in shapes.items()
-            if name in tensors and tuple(tensors[name].shape) != shape
-        ],
-    }
-    if any(faults.values()):
-        told = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
-        raise DataError(f"{where}: expected the {len(shapes)} tensors of the model, got {len(tensors)}; {told}")
+    layout = layout or Layout()
+    joins = _plan({name: leaf.shape for name, leaf in named_leaves(abstract_params).items()}, layout, where)
+    stand_ins = {name: copy for copy, name in layout.tied.items() if name not in tensors and copy in tensors}
+    if stand_ins:
+        sources = {name: name for name in tensors if name not in stand_ins.values()} | stand_ins
+        tensors = Tensors({name: (tensors, source) for name, source in sources.items()})
+    _check(tensors, joins, layout, where)
+    pieces: dict[str, dict[int, Callable[[], np.ndarray]]] = {}
+    for name, join in joins.items():
+        for number, part in enumerate(join.parts):
+            pieces.setdefault(part.leaf, {})[part.layer or 0] = functools.partial(join.read, number, tensors, name)
 
-    def read(path, _):
-        name = path_name(path)
-        tensor = _transposed(name, np.asarray(tensors[wanted[name]]), from_file=True)
-        # on the host, where a cast compiles nothing
-        return jnp.asarray(tensor if dtype is None else tensor.astype(jnp.dtype(dtype)))
+    def read(name, leaf, sharding=None):
+        layers = [piece() for _, piece in sorted(pieces[name].items())]
+        stacked = _is_stacked(name)
+        kind = None if dtype is None else jnp.dtype(dtype)
 
-    return jax.tree_util.tree_map_with_path(read, abstract_params)
+        def take(index):
+            # on the host, where a cast compiles nothing
+            part = np.stack([layer[index[1:]] for layer in layers[index[0]]]) if stacked else layers[0][index]
+            return np.asarray(part if kind is None else part.astype(kind))
+
+        whole = (slice(None),) * len(leaf.shape)
+        if sharding is None:
+            return jnp.asarray(take(whole))
+        return jax.make_array_from_callback(leaf.shape, sharding, take)
+
+    return map_named(read, abstract_params, *(() if shardings is None else (shardings,)))
 
 
-def to_published(params: Params) -> dict[str, np.ndarray]:
+def to_published(params: Params, layout: Layout | None = None, *, where: str = "params") -> dict[str, np.ndarray]:
     """Returns the tensors by published name of a model's parameters: the inverse of `from_published`.
 
     >>> {name: t.shape for name, t in to_published({"conv1": {"kernel": jnp.ones((3, 3, 4, 8))}}).items()}
     {'conv1.weight': (8, 4, 3, 3)}
     """
-    return {
-        published_name(name): np.asarray(_transposed(name, np.asarray(leaf), from_file=False), order="C")
-        for name, leaf in named_leaves(params).items()
-    }
+    leaves = named_leaves(params)
+    joins = _plan({name: leaf.shape for name, leaf in leaves.items()}, layout or Layout(), where)
+
+    def value(part):
+        leaf = leaves[part.leaf]
+        return np.asarray(leaf if part.layer is None else leaf[part.layer])
+
+    return {name: np.asarray(join.write([value(p) for p in join.parts]), order="C") for name, join in joins.items()}
 
 
 def published_name(name: str) -> str:
-    """Returns the published name of the parameter at a path.
+    """Returns the published name of the parameter at a path, by the rule.
 
     >>> published_name("down_blocks_0/time_emb/linear_1/kernel")
     'down_blocks.0.time_emb.linear_1.weight'
@@ -107,143 +213,138 @@ def published_name(name: str) -> str:
     return ".".join([*parts, "weight" if leaf in WEIGHTS else leaf])
 
 
-def read_safetensors(path: str | Path) -> Mapping[str, np.ndarray]:
-    """Returns the tensors of a file, of all files that an index lists, or of a folder that has one of either.
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A parameter, or a layer of one that is stacked, as it lies in a published tensor."""
 
-    They lie in the file until they are used. In a folder, files without a variant in their names ("model.safetensors"
-    before "model.fp16.safetensors") are taken.
+    leaf: str
+    layer: int | None
+    shape: tuple[int, ...]
+    form: Form
 
-    Raises:
-      DataError: no file, more than one to choose from, or a file that is cut short or is none of this format.
-    """
-    path = Path(path)
-    path = _choose_file(path) if path.is_dir() else path
-    if not path.is_file():
-        raise DataError(f"{path}: expected a safetensors file, an index of several or a folder with one; there is none")
-    if path.name.endswith(".index.json"):
-        return _read_index(path)
-    return TensorFile(path)
+    @property
+    def published(self):
+        return self.form.publish(np.broadcast_to(0, self.shape)).shape
 
 
-def read_object(path: Path, what: str) -> dict[str, Any]:
-    """Returns the JSON object in a file of what is published, such as "the config of a model".
+@dataclasses.dataclass(frozen=True)
+class _Join:
+    """A published tensor: its parts, joined along an axis."""
 
-    Raises:
-      DataError: no such file, or one that holds no object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected {what}, got {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected {what}, got {type(content).__name__}")
-    return content
+    parts: tuple[_Part, ...]
+    axis: int
+    joined: Form
 
+    @property
+    def inner(self):
+        first = list(self.parts[0].published)
+        if len(self.parts) > 1:
+            first[self.axis] = sum(part.published[self.axis] for part in self.parts)
+        return tuple(first)
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Array]) -> None:
-    """Writes tensors to a safetensors file, in the order of their names."""
-    arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    safetensors.numpy.save_file(arrays, str(path), metadata={"format": "pt"})
+    @property
+    def shape(self):
+        return self.joined.publish(np.broadcast_to(0, self.inner)).shape
 
+    def read(self, number, tensors, name):
+        tensor, part = self.joined.read(tensors[name], self.inner), self.parts[number]
+        if len(self.parts) > 1:
+            ends = np.cumsum([0, *(other.published[self.axis] for other in self.parts)])
+            axes = [slice(None)] * tensor.ndim
+            axes[self.axis] = slice(ends[number], ends[number + 1])
+            tensor = tensor[tuple(axes)]
+        return part.form.read(tensor, part.shape)
 
-class TensorFile(Mapping[str, np.ndarray]):
-    """The tensors of one safetensors file, mapped into memory."""
-
-    def __init__(self, path: Path):
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = path.stat().st_size
-            if size < 8 or length > size - 8:
-                raise DataError(f"{path}: expected a safetensors file, got one that is cut short or of another format")
-            try:
-                header = json.loads(file.read(length))
-                self.entries = {
-                    name: (DTYPES[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])
-                    for name, entry in header.items()
-                    if name != "__metadata__"
-                }
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{path}: expected the header of a safetensors file, got {error!r}") from None
-        for name, (dtype, shape, start, end) in self.entries.items():
-            if end - start != math.prod(shape) * np.dtype(dtype).itemsize or end > size - 8 - length:
-                raise DataError(f"{path}: the file is cut short or damaged at the tensor {name!r}")
-        self.path, self.first = path, 8 + length
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        dtype, shape, start, end = self.entries[name]
-        if start == end:
-            return np.zeros(shape, dtype)
-        return np.memmap(self.path, dtype, "r", self.first + start, (math.prod(shape),)).reshape(shape)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
+    def write(self, values):
+        arrays = [part.form.publish(value) for part, value in zip(self.parts, values, strict=True)]
+        return self.joined.publish(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, self.axis))
 
 
-class Tensors(Mapping[str, np.ndarray]):
-    """Tensors of other mappings under names of their own: `{name: (mapping, its name)}`."""
-
-    def __init__(self, sources: Mapping[str, tuple[Mapping[str, Any], str]]):
-        self.sources = sources
-
-    def __getitem__(self, name: str) -> Any:
-        tensors, own = self.sources[name]
-        return tensors[own]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.sources
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sources)
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-
-def _read_index(path):
-    places = read_object(path, "an index of safetensors files").get("weight_map")
-    if not (isinstance(places, dict) and all(isinstance(name, str) for name in places.values())):
-        raise DataError(f"{path}: weight_map: expected the file of each tensor, got {type(places).__name__}")
-    names = sorted(set(places.values()))
-    absent = [name for name in names if not (path.parent / name).is_file()]
-    if absent:
-        raise DataError(f"{path}: expected the files that it lists beside it; missing: {_listed(absent)}")
-    files = {name: TensorFile(path.parent / name) for name in names}
-    missing = [name for name, file in places.items() if name not in files[file]]
-    if missing:
-        raise DataError(f"{path}: expected the tensors that it lists; missing: {_listed(missing)}")
-    return Tensors({name: (files[file], name) for name, file in places.items()})
+def _plan(shapes, layout, where):
+    """Returns `{published name: _Join}` of parameters of given shapes."""
+    lines = [
+        (_pattern(path), entry, number)
+        for entry in layout.entries
+        for number, path in enumerate([entry.own] if isinstance(entry.own, str) else entry.own)
+    ]
+    found, unnamed = {}, []
+    for leaf, shape in shapes.items():
+        layers = range(shape[0]) if _is_stacked(leaf) else [None]
+        for layer in layers:
+            path, own = (leaf, shape) if layer is None else (_looped(leaf, layer), shape[1:])
+            if not layout.entries:
+                found[published_name(path)] = [(0, Entry("", ""), _Part(leaf, layer, own, _form_of(path, own)))]
+                continue
+            for pattern, entry, number in lines:
+                match = pattern.fullmatch(path)
+                if match:
+                    form = entry.form or _form_of(path, own)
+                    name = _publish(entry.published, match.groupdict(), layout.weight)
+                    found.setdefault(name, []).append((number, entry, _Part(leaf, layer, own, form)))
+                    break
+            else:
+                unnamed.append(path)
+    if unnamed:
+        raise UnsupportedError(f"{where}: this layout has no name for {listed(unnamed)}")
+    ordered = {name: sorted(parts, key=lambda part: part[0]) for name, parts in found.items()}
+    return {
+        name: _Join(tuple(part for *_, part in parts), parts[0][1].axis, parts[0][1].joined)
+        for name, parts in ordered.items()
+    }
 
 
-def _choose_file(folder):
-    found = sorted(folder.glob("*.safetensors.index.json"))
-    if not found:
-        files = sorted(folder.glob("*.safetensors"))
-        plain = [file for file in files if "." not in file.name.removesuffix(".safetensors")]
-        found = plain or files
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise DataError(f"{folder}: expected one safetensors file or one index of several, got {names}")
-    return found[0]
+def _check(tensors, joins, layout, where):
+    shapes = {name: join.shape for name, join in joins.items()}
+    ignored = [re.compile(pattern) for pattern in layout.ignored]
+    copies = {copy: name for copy, name in layout.tied.items() if copy in tensors and copy not in shapes}
+    faults = {
+        "missing": [name for name in shapes if name not in tensors],
+        "unknown": [
+            name
+            for name in tensors
+            if name not in shapes and name not in copies and not any(p.fullmatch(name) for p in ignored)
+        ],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} in place of {shape}"
+            for name, shape in shapes.items()
+            if name in tensors and tuple(tensors[name].shape) != shape
+        ],
+        "unlike what they copy": [
+            copy
+            for copy, name in copies.items()
+            if name in tensors and not np.array_equal(tensors[copy], tensors[name])
+        ],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{kind}: {listed(names)}" for kind, names in faults.items() if names)
+        raise DataError(f"{where}: expected the {len(shapes)} tensors of the model, got {len(tensors)}; {told}")
 
 
-def _published_shape(name, shape):
-    return _transposed(name, np.broadcast_to(0, shape), from_file=False).shape
+@functools.cache
+def _pattern(template):
+    parts = re.split(r"(\{\w+\}|\*)", template)
+    fields = {"{i}": r"(?P<i>\d+)", "{j}": r"(?P<j>\d+)", "*": r"(?P<leaf>kernel|scale|embedding|bias)"}
+    words = [fields.get(p) or (rf"(?P<{p[1:-1]}>\w+)" if p.startswith("{") else re.escape(p)) for p in parts]
+    return re.compile("".join(words))
 
 
-def _transposed(name, tensor, *, from_file):
-    """Kernels with inputs and outputs last in place of outputs and inputs first, or the other way round."""
-    if name.rsplit("/", 1)[-1] != "kernel" or tensor.ndim < 2:
-        return tensor
-    space = tuple(range(tensor.ndim - 2))
-    return tensor.transpose(*(axis + 2 for axis in space), 1, 0) if from_file else tensor.transpose(-1, -2, *space)
+def _publish(template, fields, weight):
+    leaf = fields.pop("leaf", "")
+    name = template.format(**fields)
+    return name.replace("*", weight if weight and leaf in WEIGHTS else leaf)
 
 
-def _listed(names):
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+def _is_stacked(path):
+    return "blocks" in path.split("/")
+
+
+def _looped(leaf, layer):
+    return "/".join(f"block_{layer}" if part == "blocks" else part for part in leaf.split("/"))
+
+
+def _form_of(path, shape):
+    """Kernels have inputs and outputs last, published ones outputs and inputs first."""
+    if path.rsplit("/", 1)[-1] != "kernel" or len(shape) < 2:
+        return SAME
+    last = len(shape) - 1
+    return Form((last, last - 1, *range(last - 1)))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aijax.errors import DataError
-from aijax.models.layout import from_published, published_name, read_safetensors, to_published, write_safetensors
+from aijax.models.layout import from_published, published_name, to_published
+from aijax.models.tensor_files import read_tensors, write_tensors
 
 NAMES = st.sampled_from(["conv1", "norm", "blocks_0", "down_blocks_11", "linear_1", "proj_out_2", "to_out_0"])
 LEAVES = st.sampled_from(["kernel", "bias", "scale", "pos_embed"])
@@ -70,8 +71,8 @@ def is_shape(node):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
 def test_files_keep_types_until_another_is_asked_for(tmp_path, dtype):
     params = {"layer": {"kernel": jnp.arange(6.0).reshape(2, 3).astype(dtype), "bias": jnp.ones((), dtype)}}
-    write_safetensors(tmp_path / "model.safetensors", to_published(params))
-    tensors = read_safetensors(tmp_path)
+    write_tensors(tmp_path / "model.safetensors", to_published(params))
+    tensors = read_tensors(tmp_path)
     for wanted, found in ((None, dtype), (jnp.float32, np.float32)):
         back = from_published(tensors, params, dtype=wanted)["layer"]
         assert back["kernel"].dtype == back["bias"].dtype == found
@@ -79,41 +80,43 @@ def test_files_keep_types_until_another_is_asked_for(tmp_path, dtype):
 
 
 def test_a_folder_of_several_files_is_read_by_its_index(tmp_path):
-    write_safetensors(tmp_path / "model-1.safetensors", {"a": np.ones(2)})
-    write_safetensors(tmp_path / "model-2.safetensors", {"b": np.zeros(3), "c": np.full(1, 7)})
+    write_tensors(tmp_path / "model-1.safetensors", {"a": np.ones(2)})
+    write_tensors(tmp_path / "model-2.safetensors", {"b": np.zeros(3), "c": np.full(1, 7)})
     places = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
-    tensors = read_safetensors(tmp_path)
+    tensors = read_tensors(tmp_path)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {"a": (2,), "b": (3,)}
     index.write_text(json.dumps({"weight_map": places | {"d": "model-1.safetensors"}}))
     with pytest.raises(DataError, match="missing: d"):
-        read_safetensors(tmp_path)
+        read_tensors(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "model-3.safetensors"}}))
     with pytest.raises(DataError, match=r"model-3"):
-        read_safetensors(tmp_path)
+        read_tensors(tmp_path)
     index.write_text("{}")
     with pytest.raises(DataError, match="weight_map"):
-        read_safetensors(index)
+        read_tensors(index)
 
 
 def test_a_variant_gives_way_to_the_plain_file(tmp_path):
-    write_safetensors(tmp_path / "model.fp16.safetensors", {"a": np.ones(2, np.float16)})
-    assert read_safetensors(tmp_path)["a"].dtype == np.float16
-    write_safetensors(tmp_path / "model.safetensors", {"a": np.ones(2, np.float32)})
-    assert read_safetensors(tmp_path)["a"].dtype == np.float32
-    write_safetensors(tmp_path / "other.safetensors", {"a": np.ones(2)})
-    with pytest.raises(DataError, match=r"got model.safetensors, other.safetensors"):
-        read_safetensors(tmp_path)
+    write_tensors(tmp_path / "model.fp16.safetensors", {"a": np.ones(2, np.float16)})
+    assert read_tensors(tmp_path)["a"].dtype == np.float16
+    write_tensors(tmp_path / "model.safetensors", {"a": np.ones(2, np.float32)})
+    assert read_tensors(tmp_path)["a"].dtype == np.float32
+    write_tensors(tmp_path / "other.safetensors", {"a": np.ones(2)})
+    assert read_tensors(tmp_path)["a"].dtype == np.float32
+    (tmp_path / "model.safetensors").rename(tmp_path / "another.safetensors")
+    with pytest.raises(DataError, match=r"got another.safetensors, other.safetensors"):
+        read_tensors(tmp_path)
 
 
 def test_damaged_files_are_told(tmp_path):
     path = tmp_path / "model.safetensors"
     with pytest.raises(DataError, match="got none"):
-        read_safetensors(tmp_path)
+        read_tensors(tmp_path)
     with pytest.raises(DataError, match="there is none"):
-        read_safetensors(path)
-    write_safetensors(path, {"first": np.ones(4), "second": np.ones(4)})
+        read_tensors(path)
+    write_tensors(path, {"first": np.ones(4), "second": np.ones(4)})
     whole = path.read_bytes()
     for content, told in (
         (whole[:-8], "cut short or damaged at the tensor 'second'"),
@@ -125,4 +128,4 @@ def test_damaged_files_are_told(tmp_path):
     ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=told):
-            read_safetensors(path)
+            read_tensors(path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aijax.errors import ConfigError, DataError, UnsupportedError
-from aijax.models import layout, pretrained
+from aijax.models import layout, pretrained, tensor_files
 
 NETWORKS = ["autoencoder-kl-b", "vq-b", "dit-b", "mmdit-a", "clip-text-b"]
 
@@ -15,7 +15,7 @@ NETWORKS = ["autoencoder-kl-b", "vq-b", "dit-b", "mmdit-a", "clip-text-b"]
 def write(folder, config, tensors):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    layout.write_safetensors(folder / "model.safetensors", tensors)
+    tensor_files.write_tensors(folder / "model.safetensors", tensors)
     return folder
 
 
@@ -68,7 +68,7 @@ def test_old_names_and_tables_that_are_no_parameters_are_understood(published_ne
     folder = write(tmp_path / "text", config, prefixed)
     assert same(pretrained.load(folder)[1], network.params)
     pretrained.save(tmp_path / "new", network.module, network.params)
-    saved = layout.read_safetensors(tmp_path / "new")
+    saved = tensor_files.read_tensors(tmp_path / "new")
     assert set(saved) == {f"text_model.{name}" for name in network.tensors}
 
 
