@@ -66,26 +66,31 @@ def distil(config, teacher, consistent_fn, process, source, levels):
     batch = source[np.arange(len(source))]
     images, labels = as_levels(batch["image"], levels), jnp.asarray(batch["label"])
     schedule = optax.cosine_decay_schedule(config.learning_rate, len(config.stages) * config.steps, 0.01)
-    optimizer = optax.adam(schedule)
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))
+
+    def loss_fn(params, noise_levels, key):
+        row_key, level_key, loss_key = jax.random.split(key, 3)
+        rows = jax.random.randint(row_key, (config.batch_size,), 0, len(images))
+        x0 = diffusion.dequantise(level_key, images[rows], levels=levels)
+        student, taught = (
+            functools.partial(function, values, labels[rows])
+            for function, values in ((consistent_fn, params), (teacher.apply_fn, teacher.params))
+        )
+        return diffusion.consistency_distillation_loss(
+            loss_key, student, None, taught, process, x0, distance="pseudo_huber", weighting="inverse_gap",
+            **noise_levels,
+        ).mean(), {}  # fmt: skip
+
+    step = make_step(loss_fn, optimizer, ema_decay=config.ema_decay)
+
+    @jax.jit
+    def run_stage(state, noise_levels, key):
+        return jax.lax.scan(lambda state, _: (step(state, noise_levels, key)[0], None), state, length=config.steps)[0]
+
     state, key = init_state(teacher.params, optimizer, keep_ema=True), jax.random.key(config.seed)
     for count in config.stages:
         ratios = diffusion.consistency_ratios(count, ratio_min=process.t_min, ratio_max=process.t_max)
-
-        def loss_fn(params, batch, key, ratios=ratios):
-            row_key, level_key, loss_key = jax.random.split(key, 3)
-            rows = jax.random.randint(row_key, (config.batch_size,), 0, len(images))
-            x0 = diffusion.dequantise(level_key, images[rows], levels=levels)
-            student, taught = (
-                functools.partial(function, values, labels[rows])
-                for function, values in ((consistent_fn, params), (teacher.apply_fn, teacher.params))
-            )
-            return diffusion.consistency_distillation_loss(
-                loss_key, student, None, taught, process, x0, ratios, distance="pseudo_huber",
-                weighting="inverse_gap", probabilities=lognormal_probabilities(ratios),
-            ).mean(), {}  # fmt: skip
-
-        step = make_step(loss_fn, optimizer, ema_decay=config.ema_decay)
-        run = jax.jit(lambda state, step=step: jax.lax.scan(
-            lambda state, _: (step(state, {}, key)[0], None), state, length=config.steps)[0])  # fmt: skip
-        state = run(state)
+        probabilities, rest = lognormal_probabilities(ratios), max(config.stages) - count
+        padded = {"ratios": np.pad(ratios, (0, rest), "edge"), "probabilities": np.pad(probabilities, (0, rest))}
+        state = run_stage(state, padded, key)
     return jax.block_until_ready(state.best_params)

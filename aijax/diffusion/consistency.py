@@ -44,7 +44,8 @@ def consistency_training_loss(
       target_fn: f'; None for f itself.
       process: any process.
       x0: the data.
-      ratios: increasing sigma / alpha, `[N]`, such as `consistency_ratios(N)`.
+      ratios: increasing sigma / alpha, `[N]`, such as `consistency_ratios(N)`. Pad them, with probabilities of 0, for
+        one program at any N.
       distance: "pseudo_huber" (default) or "l2".
       weighting: "inverse_gap", 1/(s_hi - s_lo) (default), or "uniform".
       probabilities: of each index from 0 to N - 2, such as `lognormal_probabilities(ratios)`; default equal.
@@ -147,9 +148,12 @@ def doubling_curriculum(step: int, total: int, first: int = 10, last: int = 1280
 
 def _draw(key, x0, ratios, probabilities, index, noise):
     index_key, noise_key = jax.random.split(key)
-    if index is None:
-        logits = jnp.zeros(len(ratios) - 1) if probabilities is None else jnp.log(jnp.asarray(probabilities))
-        index = jax.random.categorical(index_key, logits, shape=(len(x0),))
+    if index is None and probabilities is None:
+        index = jax.random.randint(index_key, (len(x0),), 0, len(ratios) - 1)
+    elif index is None:
+        # by the inverse of the distribution function: a search in N numbers, not N draws for each example
+        below = jnp.cumsum(jnp.asarray(probabilities))
+        index = jnp.searchsorted(below, below[-1] * jax.random.uniform(index_key, (len(x0),), below.dtype), "right")
     if noise is None:
         noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
     return jnp.asarray(index), noise

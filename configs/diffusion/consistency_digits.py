@@ -20,7 +20,8 @@ def get_config():
     config.stages = (20, 80, 320)
     config.steps = 500
     config.batch_size = 128
-    config.learning_rate = 3e-4
+    config.learning_rate = 5e-4
+    config.clip_norm = 1.0
     config.ema_decay = 0.999
     config.second_ratio = 0.8
     config.num_samples = 1400

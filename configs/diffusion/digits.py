@@ -27,7 +27,7 @@ def get_config():
     config.batch_size = 128
     config.total_steps = 6000
     config.data = ConfigDict({"source": "digits"})
-    config.model = ConfigDict({"name": "film_mlp", "width": 512, "depth": 4, "time_scale": 1000.0})
+    config.model = ConfigDict({"name": "film_mlp", "width": 512, "depth": 4, "time_scale": 8.0})
     config.process = ConfigDict({"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0})
     config.objective = ConfigDict(
         {"conditional": True, "drop_rate": 0.1, "levels": 17, "mean": -1.2, "std": 1.2, "sigma_data": 0.5}

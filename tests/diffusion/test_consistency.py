@@ -82,6 +82,21 @@ def test_the_exact_function_of_a_gaussian_has_no_distillation_loss(float64):
     assert float(loss(x0).max()) < 1e-8
 
 
+def test_indices_are_drawn_by_their_probabilities_and_never_from_padding():
+    ratios, probabilities = np.array([1.0, 2.0, 4.0, 8.0, 8.0]), np.array([0.5, 0.0, 1.5, 0.0])
+    told = lambda x, t: jnp.broadcast_to(jnp.log2(t)[:, None], x.shape)  # noqa: E731
+
+    @jax.jit
+    def gaps(key):
+        chosen = {"distance": "l2", "weighting": "inverse_gap", "probabilities": probabilities}
+        return consistency_training_loss(key, told, None, EDM(), jnp.zeros((4000, 1)), ratios, **chosen)
+
+    # one doubling has an error of 1, so that the loss is 1 / gap
+    values, counts = np.unique(gaps(KEY), return_counts=True)
+    np.testing.assert_allclose(values, [0.25, 1.0])
+    assert counts[1] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
 def test_unknown_distances_are_named():
     x0 = jnp.zeros((2, 1))
     with pytest.raises(ConfigError, match="distance: unknown value 'l1'; expected one of l2"):
