@@ -2,20 +2,24 @@
 
     p(token_{t+1} | token_1 .. token_t) = softmax(Transformer(E[tokens] + position)_t E^T)
 
-with the embedding E shared between input and output (Press and Wolf 2017).
+with the embedding E shared between input and output (Press and Wolf 2017) or not. The defaults are GPT-2's block
+(Radford et al. 2019); with `norm="rms"`, `activation="silu"`, `gated=True`, `positions="rotary"`, `biases=()` it is
+Llama's (Touvron et al. 2023).
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
-from aijax.models.block_spec import Activation, BlockSpec, Norm
-from aijax.models.transformer import Remat, Transformer
+from aijax.models.block_spec import LAYERS, Activation, BlockSpec, Norm
+from aijax.models.embeddings import check_indices
+from aijax.models.rotary import BASE, rotary_angles, scaled_frequencies
+from aijax.models.transformer import Cache, Remat, Transformer, empty_cache
 from aijax.parallel import keep_batch_split
-from aijax.typing import Array, Callable, Float, Int, Params, PRNGKey
+from aijax.typing import Array, Bool, Int
 
 
 class LanguageModel(nn.Module):
@@ -32,10 +36,15 @@ class LanguageModel(nn.Module):
       tied: the output's matrix is the embedding; otherwise it is a parameter `head/kernel`.
       dropout_rate: of the embedded tokens, and of each branch.
       stochastic_depth_rate, remat, scan: see `aijax.models.transformer.Transformer`.
-      norm, norm_epsilon, activation, dtype, param_dtype: see `aijax.models.transformer.BlockSpec`.
+      norm, norm_epsilon, activation, dtype, param_dtype, mlp_width, gated, biases, head_width, num_kv_heads,
+      attention_scale, scale_by_depth, attention_dropout_rate, implementation: see
+        `aijax.models.block_spec.BlockSpec`.
+      rotary_base: of the frequencies of rotary positions.
+      rotary_scaling: how these are changed for long texts, see `aijax.models.rotary.scaled_frequencies`.
 
     Raises, when it is traced:
-      ConfigError: more tokens than `context_length`.
+      ConfigError: more tokens than `context_length` (which frequencies that change with the length, "dynamic", may
+        exceed); tokens out of range where they are known, inside `jit` they give NaN.
 
     >>> model = LanguageModel(vocab_size=11, context_length=8, width=8, depth=1, num_heads=2)
     >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((2, 5), jnp.int32))[0].shape
@@ -59,85 +68,85 @@ class LanguageModel(nn.Module):
     scan: bool | None = None
     dtype: Any = None
     param_dtype: Any = "float32"
+    mlp_width: int | None = None
+    gated: bool = False
+    biases: tuple[str, ...] = LAYERS
+    head_width: int | None = None
+    num_kv_heads: int | None = None
+    attention_scale: float | None = None
+    scale_by_depth: bool = False
+    attention_dropout_rate: float = 0.0
+    implementation: Literal["xla", "cudnn"] | None = None
+    rotary_base: float = BASE
+    rotary_scaling: Mapping[str, Any] | None = None
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "b t"], *, train: bool = False) -> Float[Array, "b t v"]:
+    def __call__(
+        self,
+        tokens: Int[Array, "b t"],
+        *,
+        mask: Bool[Array, "b s"] | None = None,
+        places: Int[Array, "b t"] | None = None,
+        cache: Cache | None = None,
+        train: bool = False,
+    ) -> Any:
+        """Returns the logits, and the cache where there is one.
+
+        Args:
+          tokens: numbers from 0 to `vocab_size - 1`; with a cache they come after those in it.
+          mask: True for tokens that may be attended to, default all; s is t, or the cache's size.
+          places: positions of the tokens, default from 0 on, or from the cache's length on.
+          cache: of `empty_cache`, or of the call before.
+          train: dropout and stochastic depth are on; they need the "dropout" rng.
+        """
         length, dtypes = tokens.shape[1], {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        if length > self.context_length:
-            raise ConfigError(f"context_length: the model reads {self.context_length} tokens at once, got {length}")
+        size = length if cache is None else cache.size
+        rotary = choose({"learned": False, "rotary": True}, self.positions, "positions")
+        dynamic = (self.rotary_scaling or {}).get("rope_type") == "dynamic"
+        if max(length, size) > self.context_length and not (rotary and dynamic):
+            raise ConfigError(f"context_length: the model reads {self.context_length} tokens at once, got {size}")
+        check_indices("tokens", tokens, self.vocab_size)
+        if places is None:
+            places = jnp.arange(length) + (0 if cache is None else cache.length)
         init = nn.initializers.normal(self.width**-0.5)
         embedding = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="embedding", **dtypes)
         x = embedding(tokens)
-        rotary = choose({"learned": False, "rotary": True}, self.positions, "positions")
-        if not rotary:
+        angles, spec = None, self._spec()
+        if rotary:
+            angles = rotary_angles(places, self._frequencies(size)[0])
+        else:
             shape = (self.context_length, self.width)
             table = self.param("positions", nn.initializers.normal(0.02), shape, jnp.dtype(self.param_dtype))
-            x = x + table[:length].astype(x.dtype)
+            x = x + table[places].astype(x.dtype)
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
-        spec = BlockSpec(
-            self.num_heads, self.mlp_ratio, self.norm, self.norm_epsilon, self.activation,
-            causal=True, rotary=rotary, dropout_rate=self.dropout_rate, **dtypes,
-        )  # fmt: skip
         decoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="decoder")
-        x = decoder(x, train=train)
+        x = decoder(x, mask=mask, angles=angles, cache=cache, train=train)
+        x, *new = x if cache is not None else (x,)
         head = embedding.attend if self.tied else nn.Dense(self.vocab_size, False, name="head", **dtypes)
-        return keep_batch_split(head(x))
+        logits = keep_batch_split(head(x))
+        return (logits, *new) if cache is not None else logits
 
+    def empty_cache(self, batch: int, size: int, dtype: Any = None) -> Cache:
+        """Returns the cache of a model that has read nothing, for `size` tokens of `batch` texts."""
+        decoder = Transformer(self.depth, self._spec(), scan=self.scan, parent=None)
+        return empty_cache(decoder, self.width, batch, size, dtype=dtype)
 
-def generate(
-    key: PRNGKey,
-    apply_fn: Callable[[Params, Int[Array, "b t"]], Float[Array, "b t v"]],
-    params: Params,
-    prompt: Int[Array, "b p"],
-    length: int,
-    *,
-    window: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-) -> Int[Array, "b p+length"]:
-    """Returns the prompt followed by `length` tokens, each drawn from softmax(logits / temperature).
+    def _spec(self) -> BlockSpec:
+        scale = self.attention_scale
+        if self.positions == "rotary" and (factor := self._frequencies(1)[1]) != 1.0:
+            scale = factor**2 * ((self._head_width() ** -0.5) if scale is None else scale)
+        return BlockSpec(
+            self.num_heads, self.mlp_ratio, self.norm, self.norm_epsilon, self.activation, causal=True,
+            dropout_rate=self.dropout_rate, dtype=self.dtype, param_dtype=self.param_dtype, mlp_width=self.mlp_width,
+            gated=self.gated, biases=self.biases, head_width=self.head_width, num_kv_heads=self.num_kv_heads,
+            attention_scale=scale, scale_by_depth=self.scale_by_depth,
+            attention_dropout_rate=self.attention_dropout_rate, implementation=self.implementation,
+        )  # fmt: skip
 
-    Each token evaluates the last `window` tokens anew, so that any causal `apply_fn` serves.
+    def _head_width(self) -> int:
+        return self.head_width or self.width // self.num_heads
 
-    Args:
-      key: for drawing; unused when `temperature` is 0.
-      apply_fn: `(params, tokens) -> logits`, causal: the logits at t do not depend on tokens after t.
-      params: of `apply_fn`.
-      prompt: at least one token.
-      length: tokens to add.
-      window: most tokens that `apply_fn` reads at once, the model's `context_length`.
-      temperature: 0 takes the likeliest token.
-      top_k: draw among the `top_k` likeliest tokens; None among all.
-
-    Raises:
-      ConfigError: an empty prompt, a negative temperature or a `top_k` below 1.
-    """
-    if prompt.shape[1] == 0:
-        raise ConfigError("prompt: expected at least one token, got none")
-    if temperature < 0:
-        raise ConfigError(f"temperature: expected zero or more, got {temperature!r}")
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"top_k: expected at least 1, got {top_k!r}")
-    batch, start = prompt.shape
-    window = min(window, start + length)
-    tokens = jnp.concatenate([prompt, jnp.zeros((batch, length), prompt.dtype)], axis=1)
-
-    def step(tokens: Array, now: tuple[Array, Array]) -> tuple[Array, None]:
-        position, key = now
-        first = jnp.maximum(0, position - window)
-        seen = jax.lax.dynamic_slice_in_dim(tokens, first, window, axis=1)
-        logits = jax.lax.dynamic_index_in_dim(apply_fn(params, seen), position - first - 1, axis=1, keepdims=False)
-        token = _draw(key, logits, temperature, top_k).astype(tokens.dtype)
-        return jax.lax.dynamic_update_index_in_dim(tokens, token, position, axis=1), None
-
-    positions = jnp.arange(start, start + length)
-    return jax.lax.scan(step, tokens, (positions, jax.random.split(key, length)))[0]
-
-
-def _draw(key: PRNGKey, logits: Float[Array, "b v"], temperature: float, top_k: int | None) -> Int[Array, "b"]:
-    if temperature == 0:
-        return jnp.argmax(logits, axis=-1)
-    if top_k is not None and top_k < logits.shape[-1]:
-        least = jax.lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits < least, -jnp.inf, logits)
-    return jax.random.categorical(key, logits / temperature, axis=-1)
+    def _frequencies(self, length: int) -> tuple[Any, float]:
+        return scaled_frequencies(
+            self._head_width(), self.rotary_base, self.rotary_scaling, context_length=self.context_length, length=length
+        )

@@ -53,6 +53,12 @@ class Cache(NamedTuple):
     layers: Any
     length: Int[Array, ""]
 
+    @property
+    def size(self) -> int:
+        """Most tokens it has room for."""
+        layer = self.layers if isinstance(self.layers, dict) else self.layers[0]
+        return layer["attention"].keys.shape[-3]
+
 
 class PerBlock(NamedTuple):
     """What each block is told of its own: the chance that a branch is left out for an example while training, a factor
