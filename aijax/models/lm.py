@@ -106,6 +106,7 @@ class LanguageModel(nn.Module):
         if max(length, size) > self.context_length and not (rotary and dynamic):
             raise ConfigError(f"context_length: the model reads {self.context_length} tokens at once, got {size}")
         check_indices("tokens", tokens, self.vocab_size)
+        at_start = places is None and cache is None
         if places is None:
             places = jnp.arange(length) + (0 if cache is None else cache.length)
         init = nn.initializers.normal(self.width**-0.5)
@@ -117,7 +118,7 @@ class LanguageModel(nn.Module):
         else:
             shape = (self.context_length, self.width)
             table = self.param("positions", nn.initializers.normal(0.02), shape, jnp.dtype(self.param_dtype))
-            x = x + table[places].astype(x.dtype)
+            x = x + (table[:length] if at_start else jnp.take(table, places, axis=0)).astype(x.dtype)
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         decoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="decoder")
         x = decoder(x, mask=mask, angles=angles, cache=cache, train=train)
