@@ -24,14 +24,14 @@ NAMES = {
 }  # fmt: skip
 VARIANTS = {"vit": decode_variant}
 SIZES = (
-    "width", "widths", "stem_widths", "depth", "num_heads", "patch_size", "mlp_ratio", "convolutions", "num_groups",
-    "vocab_size", "context_length", "num_classes", "embedding_width", "layers", "head_width", "out_channels",
-    "block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups", "num_vq_embeddings", "num_layers",
-    "num_hidden_layers", "num_attention_heads", "attention_head_dim", "hidden_size", "intermediate_size",
-    "max_position_embeddings", "sample_size", "pos_embed_max_size",
+    "width", "widths", "embed_dim", "stem_widths", "depth", "num_heads", "patch_size", "img_size", "mlp_ratio",
+    "convolutions", "num_groups", "vocab_size", "context_length", "num_classes", "embedding_width", "layers",
+    "head_width", "out_channels", "block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups",
+    "num_vq_embeddings", "num_layers", "num_hidden_layers", "num_attention_heads", "attention_head_dim", "hidden_size",
+    "intermediate_size", "max_position_embeddings", "sample_size", "pos_embed_max_size",
 )  # fmt: skip
 """Fields of models that are sizes: above zero, each of them where there are several."""
-RATES = ("dropout", "dropout_rate", "stochastic_depth_rate")
+RATES = ("dropout", "dropout_rate", "attention_dropout_rate", "token_dropout_rate", "stochastic_depth_rate")
 """Fields of models that are probabilities: from 0 to below 1."""
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config(size="small"):
     sizes = {
         "small": {"variant": "S/4", "pool": "gap", "stochastic_depth_rate": 0.1},
-        "tiny": {"patch_size": 4, "width": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0, "pool": "gap"},
+        "tiny": {"patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0, "pool": "gap"},
     }
     if size not in sizes:
         raise ValueError(f"expected one of {', '.join(sizes)}, got {size!r}")

@@ -19,7 +19,7 @@ def get_config():
         {
             "name": "vit",
             "patch_size": 2,
-            "width": 64,
+            "embed_dim": 64,
             "depth": 4,
             "num_heads": 4,
             "mlp_ratio": 2.0,

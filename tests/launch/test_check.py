@@ -17,7 +17,7 @@ def get_config():
             "batch_size": 64,
             "total_epochs": 2,
             "data": {"source": "digits"},
-            "model": {"name": "vit", "patch_size": 2, "width": 64, "depth": 2, "num_heads": 2, "pool": "gap"},
+            "model": {"name": "vit", "patch_size": 2, "embed_dim": 64, "depth": 2, "num_heads": 2, "pool": "gap"},
             "optimizer": {"name": "adamw", "learning_rate": 1e-3},
             "schedule": {"name": "cosine", "warmup_fraction": 0.1},
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

@@ -28,7 +28,7 @@ def small_vit():
     """`make(**fields)`: a ViT of two blocks."""
 
     def make(**fields):
-        given = {"patch_size": 4, "width": 16, "depth": 2, "num_heads": 2, "num_classes": 5} | fields
+        given = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5} | fields
         return models.ViT(**given)
 
     return make

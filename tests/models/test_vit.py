@@ -131,10 +131,10 @@ def test_features_gap_stem_and_fixed_positions(small_vit, images):
     [
         ({}, (1, 10, 8, 1), "patches of 4 x 4 pixels do not divide an image of 10 x 8"),
         ({"num_heads": 3}, (1, 8, 8, 1), "num_heads: expected a divisor of the width 16, got 3"),
-        ({"pool": "map"}, (1, 8, 8, 1), "pool: unknown value 'map'"),
+        ({"pool": "avg"}, (1, 8, 8, 1), "pool: unknown value 'avg'"),
         ({"remat": "blok"}, (1, 8, 8, 1), "did you mean 'block'"),
         ({"norm": "batch"}, (1, 8, 8, 1), "norm: unknown value 'batch'"),
-        ({"width": 18, "positions": "sincos2d"}, (1, 8, 8, 1), "multiple of 4"),
+        ({"embed_dim": 18, "positions": "sincos2d"}, (1, 8, 8, 1), "multiple of 4"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(small_vit, fields, shape, said):
@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(small_vit, fields, shape, said)
 
 
 def test_an_image_of_another_size_than_the_positions_is_refused(small_vit, small_params):
-    with pytest.raises(ConfigError, match="learned for 2 x 2 patches, and the image gives 3 x 2"):
+    with pytest.raises(ConfigError, match="learned for 2 x 2 patches, and the image gives 3 x 2; position_resize"):
         small_vit().apply({"params": small_params}, jnp.ones((1, 12, 8, 1)))
 
 
