@@ -23,7 +23,7 @@ from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import Exact
 from aijax.gp.indefinite import refuse_indefinite_kernel
 from aijax.gp.inference import check_solver
-from aijax.gp.observations import known, residuals
+from aijax.gp.observations import all_finite, residuals
 from aijax.gp.priors import Prior
 from aijax.gp.restarts import draw_starts
 from aijax.gp.trainable import Moved, choose_moved, split_arrays
@@ -31,7 +31,7 @@ from aijax.lbfgs import REASONS, SAME_VALUE, SMALL_GRADIENT, Minimum, lbfgs_race
 from aijax.parameters import check_parameters
 from aijax.typing import Any, Array, Bool, Callable, Mapping, PRNGKey
 
-EXPLORE_STEPS = 15
+EXPLORE_STEPS = 10
 
 
 @jax.tree_util.register_dataclass
@@ -125,7 +125,7 @@ def fit(
       max_steps: of each restart; default 200 for L-BFGS, 1000 for optax.
       tolerance: of the largest entry of the gradient, in nats per unit on the line (for a positive parameter: per
         factor e); default 1e-3. A change below 1e-9 of the value (or a few roundings) ends L-BFGS too.
-      finalists: how many restarts of L-BFGS go on after the first 15 steps; None for all.
+      finalists: how many restarts of L-BFGS go on after the first 10 steps; None for all.
       together: advance all restarts of L-BFGS at once, by vmap; default where their n x n matrices have at most 2^18
         entries together, beyond which a CPU only loses by it. True is for a GPU with memory for all of them.
 
@@ -159,7 +159,7 @@ def fit(
     options = _Options(optimizer, restarts, max_steps, float(tolerance), finalists, together)
     arrays, rest = split_arrays((model, solver, x, y, observed, key))
     result = _fit(arrays, moved, rest, options)
-    if known(jnp.isfinite(result.value)) is False:
+    if all_finite(result.value) is False:
         refuse_indefinite_kernel(model, x)
         raise DataError(
             f"model: the evidence is finite at none of {restarts} starts; the first is the model as it was given"
@@ -181,9 +181,9 @@ class _Options:
 def _fit(arrays: Sequence[Array], moved: Moved, rest: Any, options: _Options) -> FitResult:
     model, solver, x, y, observed, key = rest.join(arrays)
     dtype = y.dtype if jnp.issubdtype(y.dtype, jnp.floating) else jnp.result_type(float)
-    draw, probes = (None, None) if key is None else jax.random.split(key)
+    probes, *draws = [None] if key is None else jax.random.split(key, 2 + len(moved.names))
     first = moved.to_line((model, solver), dtype)
-    starts = draw_starts(draw, moved, first, x, y, observed, options.restarts)
+    starts = draw_starts(draws, moved, first, x, y, observed, options.restarts)
 
     def loss(line, probes):
         here, by = moved.place((model, solver), line)

@@ -47,15 +47,14 @@ def residuals(
             raise DataError(
                 f"observed: expected a mask [{n}] of bool, one for each target, got {observed.dtype} {observed.shape}"
             )
-        shown = jnp.expand_dims(observed, tuple(range(1, y.ndim)))
-    else:
-        shown = True
-    refuse_unless_finite("y", jnp.where(shown, y, 0))
-    mean = prior_mean(gp, x, n).astype(y.dtype)
-    if mean.shape not in ((n,), y.shape):
-        raise ConfigError(f"gp.mean: expected values of shape {(n,)}, got {mean.shape}")
-    mean = mean if mean.shape == y.shape else mean[:, None]
-    return jnp.where(shown, y - mean, 0), jnp.broadcast_to(noise, (n,)), observed
+    residual = _zero_where_missing(y, observed)
+    refuse_unless_finite("y", residual)
+    if gp.mean is not None:
+        mean = prior_mean(gp, x, n).astype(y.dtype)
+        if mean.shape not in ((n,), y.shape):
+            raise ConfigError(f"gp.mean: expected values of shape {(n,)}, got {mean.shape}")
+        residual = _zero_where_missing(y - (mean if mean.shape == y.shape else mean[:, None]), observed)
+    return residual, jnp.broadcast_to(noise, (n,)), observed
 
 
 def check_points(x: Any, n: int | None = None) -> None:
@@ -71,10 +70,18 @@ def check_points(x: Any, n: int | None = None) -> None:
 
 def refuse_unless_finite(name: str, value: Any) -> None:
     """Raises a `DataError` that names the first row with a value that is not finite, where the values are known."""
-    good = jnp.isfinite(value)
-    if known(good.all()) is False:
-        row = int(np.argmin(np.asarray(good.reshape(len(value), -1).all(1))))
+    if all_finite(value) is False:
+        row = int(np.argmin(np.isfinite(value).reshape(len(value), -1).all(1)))
         raise DataError(f"{name}: row {row} has a value that is not finite; {name} must be finite")
+
+
+def all_finite(value: Any) -> bool | None:
+    """Returns whether all entries are finite; None where they are not known."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if getattr(value, "is_fully_addressable", True):  # on the host nothing is compiled for it
+        return bool(np.isfinite(value).all())
+    return bool(jnp.isfinite(value).all())
 
 
 def known(flag: Any) -> bool | None:
@@ -83,3 +90,7 @@ def known(flag: Any) -> bool | None:
         return bool(flag)
     except jax.errors.ConcretizationTypeError:
         return None
+
+
+def _zero_where_missing(y, observed):
+    return y if observed is None else jnp.where(jnp.expand_dims(observed, tuple(range(1, y.ndim))), y, 0)

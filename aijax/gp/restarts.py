@@ -8,6 +8,8 @@ other             N(u, 1) around the model's own u on the line; a real parameter
                   mean square for a standard deviation (of y for a single 0; zeros of an array stay)
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,22 +20,24 @@ from aijax.typing import Any, Array, PRNGKey
 
 
 def draw_starts(
-    key: PRNGKey | None, moved: Moved, first: Line, x: Any, y: Array, observed: Any, restarts: int
+    keys: Sequence[PRNGKey], moved: Moved, first: Line, x: Any, y: Array, observed: Any, restarts: int
 ) -> tuple[Array, ...]:
-    """Returns `first` and `restarts - 1` draws, stacked: for each parameter `[restarts, ...]`."""
+    """Returns `first` and `restarts - 1` draws, stacked: for each parameter `[restarts, ...]`.
+
+    keys: one for all that have no prior, then one for each parameter.
+    """
     if restarts == 1:
         return jax.tree.map(lambda u: u[None], first)
     variance = _variance(y, observed)
     edges = list(zip(*moved.edges(first), strict=True)) if any(moved.bounds) else [None] * len(first)
-    key, *keys = jax.random.split(key, len(first) + 1)
     sizes = np.cumsum([u.size for u in first])
-    draws = jnp.split(jax.random.normal(key, (restarts - 1, sizes[-1]), first[0].dtype), sizes[:-1], axis=1)
+    draws = jnp.split(jax.random.normal(keys[0], (restarts - 1, sizes[-1]), first[0].dtype), sizes[:-1], axis=1)
     starts = []
     for i, u in enumerate(first):
         shape = (restarts - 1, *u.shape)
         name, constraint, prior = moved.names[i].rpartition(".")[2], moved.constraints[i], moved.priors[i]
         if prior is not None:
-            drawn = to_line(prior.sample(keys[i], shape, u.dtype), constraint)
+            drawn = to_line(prior.sample(keys[i + 1], shape, u.dtype), constraint)
         else:
             centre, spread = _scale(name, constraint, u, x, variance)
             drawn = centre + spread * draws[i].reshape(shape)
