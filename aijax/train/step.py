@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from aijax.train.state import TrainState
+from aijax.trees import split_rows
 from aijax.typing import Array, Batch, LossFn, Metrics, Params, PRNGKey, PyTree
 
 Step = Callable[[TrainState, Batch, PRNGKey], tuple[TrainState, Metrics]]
@@ -74,13 +75,10 @@ def make_step(
 
 
 def accumulate(gradient: Callable, parts: int) -> Callable:
-    """Returns `gradient` averaged over `parts` equal parts of the batch, one after another.
-
-    Row `i` goes to part `i % parts`, so that on a mesh each part lies on all devices and no row moves.
-    """
+    """Returns `gradient` averaged over `parts` equal parts of the batch (`split_rows`), one after another."""
 
     def averaged(params, batch, key):
-        split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        split = split_rows(batch, parts)
         keys = jax.random.split(key, parts)
         shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), key)
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
