@@ -1,6 +1,6 @@
 """Published classes by name, one file a family: their configs, and the names of their tensors."""
 
-from aijax.models.published import bert, diffusers, gpt2, llama
+from aijax.models.published import bert, diffusers, gpt2, llama, text_towers
 from aijax.models.published.architecture import Architecture, Fields, same_fields, shape_of
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -8,6 +8,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **diffusers.ARCHITECTURES,
     **gpt2.ARCHITECTURES,
     **llama.ARCHITECTURES,
+    **text_towers.ARCHITECTURES,
 }
 """Published class or model type: what is to be known of it. Of those that a module fits, it is saved as the first."""
 
