@@ -1,10 +1,11 @@
-"""Attention of many tokens, a few images at a time where the matrix of all weights would not fit a cache.
+"""Attention of many tokens, a few heads at a time where the matrix of all weights would not fit a cache.
 
-    y_t = sum_s w_ts v_s / sum_s w_ts,    w_ts = exp(q_t . k_s / sqrt(d) - max)
+    y_t = sum_s w_st v_s / sum_s w_st,    w_st = exp(k_s . q_t / sqrt(d) - max_s)
 
-On CPUs, images go one by one, or several where they are small, and the backward pass computes the weights again
-(Rabe and Staats 2021): what takes the time there is moving the weights, not computing them. Other platforms compute
-all at once.
+On CPUs the backward pass computes the weights again (Rabe and Staats 2021): what takes the time there is moving them,
+not computing them. The sums of the weights are one more row of the product with the values, and tokens t are the last
+axis of everything, so that all products, forward and backward, have rows as long as the vector units like them
+however narrow a head is. Other platforms compute all at once.
 """
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from aijax.models.attention import attend
 from aijax.typing import Array, Float
 
-CHUNK_BYTES = 2**22
+CHUNK_BYTES = 2**20
 """Size of the weights that are made at a time on CPUs."""
 
 
@@ -26,24 +27,33 @@ def attend_to_many(
     >>> attend_to_many(q, k, v)[0, 0].tolist()
     [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]
     """
-    return jax.lax.platform_dependent(query, key, value, cpu=_by_images, default=_at_once)
+    return jax.lax.platform_dependent(query, key, value, cpu=_by_heads, default=_at_once)
 
 
 def _at_once(query, key, value):
     return attend(query, key, value, causal=False)
 
 
-def _by_images(query, key, value):
-    (batch, targets, heads, _), sources = query.shape, key.shape[1]
-    chunk = max(CHUNK_BYTES // max(heads * targets * sources * 4, 1), 1)
-    if batch <= chunk:
-        return jax.vmap(_one_image)(query, key, value)
-    return jax.lax.map(jax.checkpoint(lambda image: _one_image(*image)), (query, key, value), batch_size=chunk)
+def _by_heads(query, key, value):
+    (b, t, h, k), s = query.shape, key.shape[1]
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    fitting = max(CHUNK_BYTES // max(t * s * wide.itemsize, 1), 1)
+    chunk = max(n for n in range(1, b * h + 1) if b * h % n == 0 and n <= fitting) if b else 1
+
+    def chunks(x, axes):
+        x = x.astype(wide).transpose(axes)
+        return x.reshape(b * h // chunk, chunk, *x.shape[2:])
+
+    heads = chunks(query * k**-0.5, (0, 2, 3, 1)), chunks(key, (0, 2, 1, 3)), chunks(value, (0, 2, 3, 1))
+    if len(heads[0]) == 1:
+        y = _some_heads(*(x[0] for x in heads))
+    else:
+        y = jax.lax.map(jax.checkpoint(lambda some: _some_heads(*some)), heads)
+    return y.reshape(b, h, -1, t).transpose(0, 3, 1, 2).astype(value.dtype)
 
 
-def _one_image(query, key, value):
-    scores = jnp.einsum("thk,shk->hts", query * query.shape[-1] ** -0.5, key)
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    y = jnp.einsum("hts,shk->thk", weights, value.astype(weights.dtype))
-    return (y / weights.sum(-1).T[..., None]).astype(value.dtype)
+def _some_heads(query: Float[Array, "n k t"], key: Float[Array, "n s k"], value: Float[Array, "n k s"]):
+    scores = key @ query
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(1, keepdims=True)))
+    y = jnp.concatenate([value, jnp.ones_like(value[:, :1])], 1) @ weights
+    return y[:, :-1] / y[:, -1:]
