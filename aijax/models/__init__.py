@@ -5,6 +5,7 @@ from aijax.models.block_spec import BlockSpec
 from aijax.models.build import NAMES, build
 from aijax.models.cnn import CNN
 from aijax.models.dit import DiT
+from aijax.models.encoder_decoder import EncoderDecoder
 from aijax.models.generation import beam_search, generate
 from aijax.models.init import init
 from aijax.models.lm import LanguageModel
@@ -19,7 +20,7 @@ from aijax.models.vit import ViT, sincos2d, vit
 
 __all__ = [
     "CNN", "MLP", "NAMES", "AutoencoderKL", "Block", "BlockSpec", "CLIPText", "CLIPTextWithProjection", "DiT",
-    "LanguageModel", "MMDiT", "MaskedLanguageModel", "TextEncoder", "Transformer", "UNet", "VQModel", "ViT",
-    "beam_search", "build", "generate", "init", "load", "save", "sincos2d", "stack_blocks", "unet",
-    "unet_from_config", "unstack_blocks", "vit",
+    "EncoderDecoder", "LanguageModel", "MMDiT", "MaskedLanguageModel", "TextEncoder", "Transformer", "UNet",
+    "VQModel", "ViT", "beam_search", "build", "generate", "init", "load", "save", "sincos2d", "stack_blocks",
+    "unet", "unet_from_config", "unstack_blocks", "vit",
 ]  # fmt: skip

@@ -211,14 +211,14 @@ def empty_cache(model: Transformer, width: int, batch: int, size: int, memory: i
       batch: texts.
       size: most tokens it is to read.
       memory: length of the memory of cross-attention, where it has one.
-      dtype: of keys and values; None for that of the computation.
+      dtype: of keys and values; None for that of the computation, which without a `spec.dtype` is jax's default.
 
     >>> spec = BlockSpec(num_heads=4, num_kv_heads=2, causal=True)
     >>> jax.tree.map(jnp.shape, empty_cache(Transformer(1, spec), 32, batch=3, size=10).layers[0]["attention"].keys)
     (3, 10, 2, 8)
     """
     spec = model.spec
-    dtype = dtype or spec.dtype or spec.param_dtype
+    dtype = dtype or spec.dtype or jnp.promote_types(spec.param_dtype, jnp.result_type(float))
     heads = (spec.num_kv_heads or spec.num_heads, spec.head_width or width // spec.num_heads)
     lengths = {"attention": size} | ({"cross_attention": memory} if spec.cross_attention else {})
     scan = is_scanned(model.depth, model.scan)
