@@ -17,8 +17,8 @@ from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import ACTIVATIONS
 from aijax.models.embeddings import check_indices, grid_embedding, sinusoidal_embedding
 from aijax.models.image_attention import Attention
+from aijax.models.patches import PatchEmbedding
 from aijax.models.unet_conditions import TimestepEmbedding
-from aijax.models.vit import PatchEmbedding
 from aijax.typing import Array, Float, Int
 
 EPS = 1e-6
@@ -228,7 +228,8 @@ class Patches(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
-        layer = PatchEmbedding(self.patch_size, self.width, self.dtype, self.param_dtype, name="proj")
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        layer = PatchEmbedding(self.patch_size, self.width, name="proj", **dtypes)
         return layer(x).reshape(x.shape[0], -1, self.width)
 
 

@@ -24,8 +24,8 @@ from aijax.models.dit import (
     plain_norm,
 )
 from aijax.models.embeddings import grid_embedding, sinusoidal_embedding
+from aijax.models.patches import PatchEmbedding
 from aijax.models.unet_conditions import TimestepEmbedding
-from aijax.models.vit import PatchEmbedding
 from aijax.typing import Array, Float
 
 
@@ -130,8 +130,8 @@ class PositionedPatches(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
-        side = self.side
-        patches = PatchEmbedding(self.patch_size, self.width, self.dtype, self.param_dtype, name="proj")(x)
+        side, dtypes = self.side, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        patches = PatchEmbedding(self.patch_size, self.width, name="proj", **dtypes)(x)
         h, w = patches.shape[1:3]
         if h > side or w > side:
             raise ConfigError(f"pos_embed_max_size: expected at most {side} x {side} patches, got {h} x {w}")

@@ -24,10 +24,10 @@ class PatchEmbedding(nn.Module):
     Patches that are cut already, `[b, n, p p c]` with channels last, give `[b, n, d]`.
 
     Attributes:
-      patch_size: pixels on the sides of a patch.
+      patch_size: pixels on a side of a patch, or on both.
       width: d.
       use_bias: whether b is added.
-      kernel_size: for which the kernel is kept, to be resized to `patch_size`; None for `patch_size`.
+      kernel_size: patches for which the kernel is kept, to be resized to `patch_size`; None for `patch_size`.
       drop_rest: whether pixels that fill no patch are left out, at the bottom and the right.
       dtype, param_dtype: see `aijax.models.block_spec.BlockSpec`.
 
@@ -35,29 +35,30 @@ class PatchEmbedding(nn.Module):
       ConfigError: an image that patches do not divide.
     """
 
-    patch_size: tuple[int, int]
+    patch_size: int | tuple[int, int]
     width: int
     use_bias: bool = True
-    kernel_size: tuple[int, int] | None = None
+    kernel_size: int | tuple[int, int] | None = None
     drop_rest: bool = False
     dtype: Any = None
     param_dtype: Any = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        (p, q), param_dtype = self.patch_size, jnp.dtype(self.param_dtype)
+        (p, q), param_dtype = pair(self.patch_size), jnp.dtype(self.param_dtype)
         channels = x.shape[-1] if x.ndim == 4 else x.shape[-1] // (p * q)
-        shape = (*(self.kernel_size or self.patch_size), channels, self.width)
+        kept = pair(self.kernel_size or self.patch_size)
+        shape = (*kept, channels, self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1, 2)), shape, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.width,), param_dtype) if self.use_bias else None
-        if self.kernel_size not in (None, self.patch_size):
-            kernel = resize_kernel(kernel, self.patch_size)
+        if kept != (p, q):
+            kernel = resize_kernel(kernel, (p, q))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = self._cut(x) @ kernel.reshape(-1, self.width)
         return y if bias is None else y + bias
 
     def _cut(self, x):
-        p, q = self.patch_size
+        p, q = pair(self.patch_size)
         if x.ndim == 3:
             return x
         if self.drop_rest:
@@ -65,7 +66,7 @@ class PatchEmbedding(nn.Module):
         h, w = x.shape[1:3]
         if h % p or w % q or not (h and w):
             raise ConfigError(f"patch_size: patches of {p} x {q} pixels do not divide an image of {h} x {w}")
-        return to_patches(x, self.patch_size)
+        return to_patches(x, (p, q))
 
 
 def resize_kernel(
@@ -99,3 +100,12 @@ def to_patches(images: Float[Array, "b h w c"], patch_size: tuple[int, int]) -> 
     p, q = patch_size
     x = images.reshape(b, h // p, p, w // q, q, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, h // p, w // q, p * q * c)
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns the height and width that a size stands for.
+
+    >>> pair(16), pair((8, 4))
+    ((16, 16), (8, 4))
+    """
+    return (size, size) if isinstance(size, int) else tuple(size)
