@@ -24,7 +24,6 @@ from aijax.diffusion.losses import (
     drop_condition,
     edm_loss,
     flow_matching_loss,
-    self_conditioned,
     sliced_score_matching,
 )
 from aijax.diffusion.metrics import frechet_distance, kernel_distance, precision_recall, sliced_wasserstein
@@ -56,6 +55,7 @@ from aijax.diffusion.samplers import (
 )
 from aijax.diffusion.schedules import Table, discretise, linear_table, make_table, respace, zero_terminal_snr
 from aijax.diffusion.sde import EDM, VE, VP, Cosine, Flow, SubVP
+from aijax.diffusion.self_conditioning import remember, self_conditioned
 from aijax.diffusion.stable_diffusion import latent_model, load_pipeline
 from aijax.diffusion.thresholds import Clip, DynamicThreshold
 from aijax.diffusion.variational import hybrid_loss, variational_bound, variational_loss
@@ -70,8 +70,8 @@ __all__ = [
     "dequantise", "discretise", "drop_condition", "edm_denoiser", "edm_loss", "encode", "encode_images", "fast_blocks",
     "flow_matching_loss", "frechet_distance", "generate", "hybrid_loss", "image_to_image", "interpolate",
     "kernel_distance", "latent_model", "linear_table", "load_pipeline", "log_likelihood", "make_grid", "make_table",
-    "measured_scaling", "precision_recall", "probability_flow", "ratio_grid", "reconstruction_guidance", "repaint",
-    "respace", "reverse_grid", "reverse_sde", "sample", "score_based", "sdedit", "self_conditioned",
+    "measured_scaling", "precision_recall", "probability_flow", "ratio_grid", "reconstruction_guidance", "remember",
+    "repaint", "respace", "reverse_grid", "reverse_sde", "sample", "score_based", "sdedit", "self_conditioned",
     "sliced_score_matching", "sliced_wasserstein", "spherical_interpolation", "variational_bound", "variational_loss",
     "zero_terminal_snr",
 ]  # fmt: skip

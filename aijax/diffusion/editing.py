@@ -18,7 +18,7 @@ from aijax.diffusion.grids import Grid, check_steps, make_grid
 from aijax.diffusion.likelihood import decode, encode
 from aijax.diffusion.process import Process
 from aijax.diffusion.samplers.one_step import Step, check_share
-from aijax.diffusion.samplers.sample import as_partial, make_predict, sample
+from aijax.diffusion.samplers.sample import Predict, sample
 from aijax.errors import ConfigError
 from aijax.parameters import noun, parameter
 from aijax.typing import Any, Array, Callable, PRNGKey
@@ -146,21 +146,23 @@ def repaint(
     shape = (len(taken), 2, *known.shape)
     if noise is not None and noise.shape != shape:
         raise ConfigError(f"noise: expected shape {shape}, got {noise.shape}")
-    predict = make_predict(as_partial(denoise_fn), prediction, constraint=constraint, reuse_eps=True)
+    predict = Predict(denoise_fn, prediction, constraint=constraint, reuse_eps=True)
     start_key, noise_key = jax.random.split(key)
     x = process.prior.sample(start_key, known.shape, known.dtype) if init is None else init
 
-    def call(x, inputs):
+    def call(carry, inputs):
+        x, before = carry
         row, number, z = inputs
         if z is None:
             z = jax.random.normal(jax.random.fold_in(noise_key, number), (2, *x.shape), x.dtype)
-        x0, eps, _ = predict(x, row["t"], row["alpha"], row["sigma"])
+        x0, eps, _ = predict(x, row["t"], row["alpha"], row["sigma"], *before)
         unknown = row["alpha_next"] * x0 + row["eps"] * eps + row["noise"] * z[0]
         kept = row["alpha_next"] * known + row["sigma_next"] * z[0]
         x = mask * kept + (1 - mask) * unknown
-        return row["scale"] * x + row["back"] * z[1], None
+        return (row["scale"] * x + row["back"] * z[1], (x0,)[: predict.remembers]), None
 
-    return jax.lax.scan(call, x, (rows, jnp.arange(len(taken)), noise))[0]
+    start = x, (jnp.zeros_like(x),)[: predict.remembers]
+    return jax.lax.scan(call, start, (rows, jnp.arange(len(taken)), noise))[0][0]
 
 
 def make_resampling(grid: Grid, jump_length: int = 10, jump_samples: int = 10) -> Resampling:

@@ -13,7 +13,7 @@ from aijax.diffusion.losses import denoising_loss
 from aijax.diffusion.samplers.base import Sampler
 from aijax.diffusion.samplers.one_step import DDIM, DDPM
 from aijax.diffusion.samplers.predictor_corrector import PredictorCorrector
-from aijax.diffusion.samplers.sample import as_partial, sample
+from aijax.diffusion.samplers.sample import sample
 from aijax.diffusion.schedules import Table, linear_table
 from aijax.diffusion.sde import VE
 from aijax.typing import Any, Array, Callable, Float, PRNGKey

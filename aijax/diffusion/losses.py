@@ -196,27 +196,6 @@ def drop_condition(key: PRNGKey, condition: Any, null: Any, rate: float) -> Any:
     return jax.tree.map(lambda c, z: jnp.where(like_rows(dropped, c), z, c), condition, null)
 
 
-def self_conditioned(
-    key: PRNGKey, denoise_fn: Callable[[Array, Array, Array], Array], rate: float = 0.5
-) -> Callable[[Array, Array], Array]:
-    """Returns `(x, t) -> prediction` that gives the denoiser its own first prediction in a share `rate` of examples.
-
-    Args:
-      key: which examples.
-      denoise_fn: `(x, t, before) -> x_0`, `before` an earlier prediction, or zeros.
-      rate: default 0.5.
-
-    Source: Chen, Zhang and Hinton 2022, Analog bits, section 3.
-    """
-
-    def predict(x, t):
-        first = jax.lax.stop_gradient(denoise_fn(x, t, jnp.zeros_like(x)))
-        given = jax.random.bernoulli(key, rate, (len(x),))
-        return denoise_fn(x, t, jnp.where(like_rows(given, x), first, 0))
-
-    return predict
-
-
 def _weight(name, process, t, alpha, sigma, sigma_data):
     """Whether the weight is of the error of eps (else of x_0), and the weight."""
     options = {

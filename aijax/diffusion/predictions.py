@@ -177,6 +177,13 @@ def consistency_fn(
     return consistent
 
 
+def as_partial(function: Callable) -> jax.tree_util.Partial:
+    """Returns the function as a pytree: itself where it is one, else static."""
+    if isinstance(function, jax.tree_util.Partial) or not jax.tree_util.all_leaves([function]):
+        return function
+    return jax.tree_util.Partial(function)
+
+
 def check_output(output: Any, x: Array, name: str = "denoise_fn") -> None:
     """Raises `ConfigError` where a prediction is not an array of the shape of x."""
     shape = getattr(output, "shape", None)

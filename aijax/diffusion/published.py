@@ -7,8 +7,8 @@ samples.
 
 Three things are not the same. DDIM and PNDM with "linspace" or "trailing" spacing step to the next time of their grid,
 where the published classes subtract T // N whatever the grid. PNDM of a network that predicts v mixes the eps of its
-last calls, where the class mixes v and turns the mixture into eps by the newest x alone, which leaves it of order 1. And
-a Runge-Kutta step of PNDM over an odd number of indices goes to the index in its middle that the network is told, where
+last calls, where the class mixes v and turns the mixture into eps by the newest x alone, which is of order 1. And a
+Runge-Kutta step of PNDM over an odd number of indices goes to the index in its middle that the network is told, where
 the class first goes to the one after it.
 """
 

@@ -10,7 +10,6 @@ from aijax.diffusion.losses import (
     implicit_score_matching,
     logit_normal_times,
     lognormal_times,
-    self_conditioned,
     sliced_score_matching,
     uniform_times,
 )
@@ -116,12 +115,6 @@ def test_conditions_are_dropped_at_their_rate():
     labels = drop_condition(KEY, jnp.ones((2000, 3)), jnp.zeros(3), 0.1)
     assert set(np.unique(labels.sum(1))) == {0.0, 3.0}
     assert 0.07 < float((labels.sum(1) == 0).mean()) < 0.13
-
-
-def test_self_conditioning_gives_the_first_prediction_to_half():
-    predict = self_conditioned(KEY, lambda x, t, before: x + before, 0.5)
-    found = predict(jnp.ones((1000, 1)), 0.5)
-    assert 0.4 < float((found == 2).mean()) < 0.6
 
 
 @pytest.mark.parametrize(

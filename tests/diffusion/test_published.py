@@ -12,7 +12,7 @@ from aijax.diffusion.mixture import GaussianMixture, posterior_mean
 from aijax.diffusion.predictions import consistency_fn, from_x0
 from aijax.diffusion.published import repaint_resampling, scheduler
 from aijax.diffusion.samplers.plan import compact, run_plan, uses_noise
-from aijax.diffusion.samplers.sample import make_predict
+from aijax.diffusion.samplers.sample import Predict
 from aijax.errors import ConfigError
 
 IN_SIGMA = ("Euler", "EulerAncestral", "Heun", "KDPM2", "KDPM2Ancestral", "LMS")
@@ -66,7 +66,7 @@ def trajectory(case, dtype):
         condition = exact_model(wanted, found.prediction, alphas, sigmas)
         model = classifier_free(condition, model, p["guided"]["scale"], rescale=p["guided"].get("rescale", 0.0))
     prepared = compact(dataclasses.replace(plan, times=np.arange(calls, dtype=float)), dtype)
-    predict = make_predict(
+    predict = Predict(
         model, found.prediction, constraint=found.constraint, reuse_eps=getattr(found.sampler, "reuse_eps", False)
     )
     start = jnp.asarray(case["x"][0] * scale[0], dtype)

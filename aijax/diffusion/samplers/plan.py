@@ -167,7 +167,7 @@ def run_plan(
     Args:
       key: of the noise.
       predict: `(x, t, alpha, sigma) -> x0, eps, fraction`; fraction is None, or between -1 and 1 for a network that
-        learned its variance.
+        learned its variance. One with `remembers` is given its last x0 too, zeros at first.
       plan: of `compact`.
       x: the start, `[n, ...]`.
       noise: `[C, *x.shape]` in place of drawn noise; a call that takes none passes over its own.
@@ -175,7 +175,8 @@ def run_plan(
       on_call: called with the number of each call as it begins.
     """
     calls = len(plan.times)
-    depth_x0 = _depth(plan, "x0")
+    remembers = getattr(predict, "remembers", False)
+    depth_x0 = max(_depth(plan, "x0"), int(remembers))
     depth_eps = _depth(plan, "eps")
     noisy = uses_noise(plan)
 
@@ -191,7 +192,7 @@ def run_plan(
             state = row.before_scale * state
         if row.before_noise is not None:
             state = state + row.before_noise * z
-        x0, eps, fraction = predict(state, row.times, row.alphas, row.sigmas)
+        x0, eps, fraction = predict(state, row.times, row.alphas, row.sigmas, *x0s[:remembers])
         x0s, epss = _push(x0, x0s, depth_x0), _push(eps, epss, depth_eps)
         if row.variance_range is not None:
             low, high = row.variance_range

@@ -71,8 +71,10 @@ class PredictorCorrector(Sampler):
     ) -> tuple[Array, Trajectory | None]:
         """Returns the sample; the noise of each step is that of its corrections, then the predictor's."""
         plan, shrinks = prepared
+        remembers = getattr(predict, "remembers", False)
 
-        def step(x, inputs):
+        def step(carry, inputs):
+            x, before = carry
             row, shrink, number, given = inputs
             if on_call is not None:
                 on_call(number)
@@ -80,17 +82,19 @@ class PredictorCorrector(Sampler):
                 shape = (self.corrections + 1, *x.shape)
                 given = jax.random.normal(jax.random.fold_in(key, number), shape, x.dtype)
             for z in given[:-1]:
-                _, eps, _ = predict(x, row.times, row.alphas, row.sigmas)
+                x0, eps, _ = predict(x, row.times, row.alphas, row.sigmas, *before)
+                before = (x0,)[:remembers]
                 score = -eps / row.sigmas
                 if self.corrector == "langevin":
                     x, _ = langevin_step(x, score, z, self.snr, shrink)
                 else:
                     x, _ = annealed_langevin_step(x, score, z, self.snr, row.sigmas, shrink)
-            x0, eps, _ = predict(x, row.times, row.alphas, row.sigmas)
+            x0, eps, _ = predict(x, row.times, row.alphas, row.sigmas, *before)
             new = combine(row.update, x, None, (x0,), (eps,), given[-1])
-            return new, (new, x, x0) if record else None
+            return (new, (x0,)[:remembers]), (new, x, x0) if record else None
 
-        x, seen = jax.lax.scan(step, x, (replace(plan), shrinks, jnp.arange(len(shrinks)), noise))
+        start = x, (jnp.zeros_like(x),)[:remembers]
+        (x, _), seen = jax.lax.scan(step, start, (replace(plan), shrinks, jnp.arange(len(shrinks)), noise))
         return x, Trajectory(*seen, plan.times, plan.alphas, plan.sigmas) if record else None
 
 

@@ -1,17 +1,19 @@
 """The one call of all samplers."""
 
 import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aijax.diffusion.grids import Grid, check_steps, make_grid
-from aijax.diffusion.predictions import check_output, from_x0, to_eps, to_x0
+from aijax.diffusion.predictions import as_partial, check_output, from_x0, to_eps, to_x0
 from aijax.diffusion.process import Process
 from aijax.diffusion.samplers.base import Sampler
 from aijax.diffusion.samplers.one_step import DDIM
 from aijax.diffusion.samplers.plan import Trajectory
+from aijax.diffusion.self_conditioning import Remembering
 from aijax.errors import ConfigError, DataError, choose
 from aijax.typing import Any, Array, Callable, PRNGKey
 
@@ -45,7 +47,7 @@ def sample(
     Args:
       key: of the start and of the noise; both depend on it alone, not on how the batch is laid out over devices.
       denoise_fn: `(x [n, ...], t scalar) -> prediction` of the shape of x, or `(prediction, v)` for
-        `DDPM(variance="learned")`.
+        `DDPM(variance="learned")`; of `remember`, a denoiser that is told its last x_0.
       process: any process with known parameters.
       shape: of the samples, `(n, ...)`.
       sampler: a noun of `aijax.diffusion.samplers`; default `DDIM()`.
@@ -109,43 +111,41 @@ def sample(
     return result if trajectory else result[0]
 
 
-def as_partial(function: Callable) -> jax.tree_util.Partial:
-    """Returns the function as a pytree: itself where it is one, else static."""
-    if isinstance(function, jax.tree_util.Partial) or not jax.tree_util.all_leaves([function]):
-        return function
-    return jax.tree_util.Partial(function)
+@dataclass(frozen=True)
+class Predict:
+    """`(x, t, alpha, sigma) -> x0, eps, v` of a denoiser that predicts `prediction`; v is None unless learned.
 
-
-def make_predict(
-    denoise_fn: Callable,
-    prediction: str,
-    sigma_data: float = 0.5,
-    constraint: Callable | None = None,
-    reuse_eps: bool = False,
-    learned: bool = False,
-) -> Callable:
-    """Returns `(x, t, alpha, sigma) -> x0, eps, v` of a denoiser that predicts `prediction`; v is None unless learned.
-
-    eps is the denoiser's own, or, where x_0 is changed and eps is not to be reused, follows from the changed x_0.
+    eps is the denoiser's own, or, where x_0 is changed and eps is not to be reused, follows from the changed x_0. Where
+    it `remembers`, the x0 of the last call is to be given too.
     """
 
-    def predict(x, t, alpha, sigma):
-        output, fraction = denoise_fn(x, t), None
-        if learned:
+    denoise_fn: Callable
+    prediction: str
+    sigma_data: float = 0.5
+    constraint: Callable | None = None
+    reuse_eps: bool = False
+    learned: bool = False
+
+    @property
+    def remembers(self):
+        return isinstance(self.denoise_fn, Remembering)
+
+    def __call__(self, x, t, alpha, sigma, *before):
+        output, fraction = self.denoise_fn(x, t, *before), None
+        if self.learned:
             if not (isinstance(output, tuple) and len(output) == 2):
                 raise ConfigError("denoise_fn: expected (prediction, v), as the variance is learned")
             output, fraction = output
             check_output(fraction, x)
         check_output(output, x)
-        x0 = to_x0(prediction, output, x, alpha, sigma, sigma_data=sigma_data)
-        if constraint is None:
-            return x0, to_eps(prediction, output, x, alpha, sigma, sigma_data=sigma_data), fraction
-        bounded = constraint(x0)
-        if reuse_eps and not getattr(constraint, "consistent", False):
-            return bounded, to_eps(prediction, output, x, alpha, sigma, sigma_data=sigma_data), fraction
+        told = (self.prediction, output, x, alpha, sigma)
+        x0 = to_x0(*told, sigma_data=self.sigma_data)
+        if self.constraint is None:
+            return x0, to_eps(*told, sigma_data=self.sigma_data), fraction
+        bounded = self.constraint(x0)
+        if self.reuse_eps and not getattr(self.constraint, "consistent", False):
+            return bounded, to_eps(*told, sigma_data=self.sigma_data), fraction
         return bounded, from_x0("eps", bounded, x, alpha, sigma), fraction
-
-    return predict
 
 
 @functools.partial(
@@ -163,7 +163,7 @@ def _run(
     if sharding is not None:
         x = jax.lax.with_sharding_constraint(x, sharding)
     report = None if on_call is None else functools.partial(jax.debug.callback, on_call)
-    predict = make_predict(denoise_fn, prediction, sigma_data, constraint, *options)
+    predict = Predict(denoise_fn, prediction, sigma_data, constraint, *options)
     return sampler.run(noise_key, predict, prepared, x, noise=noise, record=trajectory, on_call=report)
 
 
