@@ -27,7 +27,6 @@ ENCODER = (
 HEAD = (
     Entry("cls.predictions.transform.dense.*", "transform/*"),
     Entry("cls.predictions.transform.LayerNorm.*", "transform_norm/*"),
-    Entry("cls.predictions.bias", "bias"),
     Entry("cls.predictions.decoder.weight", "head/kernel"),
 )
 PLACES = r".*embeddings\.(position|token_type)_ids"
@@ -106,10 +105,12 @@ def _layout_of_model(encoder: TextEncoder, config: Mapping[str, Any]) -> Layout:
 
 
 def _layout_of_masked(model: MaskedLanguageModel, config: Mapping[str, Any]) -> Layout:
-    tied = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-    if model.tied:
-        tied["cls.predictions.decoder.weight"] = "bert.embeddings.word_embeddings.weight"
-    return Layout((*prefixed(ENCODER, "bert.", "encoder/"), *HEAD), ignored=UNUSED, tied=tied)
+    entries = (*prefixed(ENCODER, "bert.", "encoder/"), *HEAD)
+    name, copy = "cls.predictions.bias", "cls.predictions.decoder.bias"
+    if not model.tied:  # then the copy is what counts
+        return Layout((*entries, Entry(copy, "bias")), ignored=(*UNUSED, re.escape(name)))
+    tied = {copy: name, "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
+    return Layout((*entries, Entry(name, "bias")), ignored=UNUSED, tied=tied)
 
 
 def _new_norms(name):
