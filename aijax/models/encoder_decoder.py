@@ -127,10 +127,10 @@ class EncoderDecoder(nn.Module):
 
         Args:
           tokens: what the decoder has written; with a cache they come after those in it.
-          memory: of `encode`; None after a first step whose cache has its keys and values.
+          memory: of `encode`; None where the cache has its keys and values.
           mask: True for tokens that may be attended to, default all.
           memory_mask: True for the memory's tokens that may be attended to, default all.
-          cache: of `empty_cache`, or of the call before.
+          cache: of `remember`, or of the call before.
           train: dropout and stochastic depth are on; they need the "dropout" rng.
         """
         queries = jnp.arange(tokens.shape[1])
@@ -146,11 +146,15 @@ class EncoderDecoder(nn.Module):
         logits = keep_batch_split(self.embedding.attend(x) if self.tied else self.head(x))
         return (logits, *new) if cache is not None else logits
 
-    def empty_cache(self, batch: int, size: int, memory: int, dtype: Any = None) -> Cache:
-        """Returns the cache of a decoder that has read nothing, for `size` tokens of `batch` texts that are to be read
-        beside `memory` tokens of the encoder."""
+    def remember(
+        self, memory: Float[Array, "b s d"], size: int, *, memory_mask: Bool[Array, "b s"] | None = None
+    ) -> Cache:
+        """Returns the cache of a decoder that has read nothing but the memory, with room for `size` tokens."""
         decoder = Transformer(self.decoder_depth, self._spec(decodes=True), scan=self.scan, parent=None)
-        return empty_cache(decoder, self.width, batch, size, memory, dtype)
+        cache = empty_cache(decoder, self.width, memory.shape[0], size, memory.shape[1])
+        any_token = jnp.zeros((memory.shape[0], 1), jnp.int32)
+        _, cache = self.decode(any_token, memory, memory_mask=memory_mask, cache=cache)
+        return cache._replace(length=jnp.zeros_like(cache.length))
 
     def _embed(self, tokens: Array, train: bool) -> Array:
         check_indices("tokens", tokens, self.vocab_size)

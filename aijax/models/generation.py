@@ -47,7 +47,7 @@ def generate(
       prompt: at least one token.
       length: tokens to add.
       window: without a cache, most tokens that `apply_fn` reads at once, the model's `context_length`.
-      cache: of a model that has read nothing, or only a memory, with room for `p + length` tokens.
+      cache: of a model that has read nothing, or nothing but a memory, with room for `p + length` tokens.
       mask: False for the padding on the left of shorter prompts; then `apply_fn` is also given `mask`
         `[b, size of the cache]` and `places` `[b, t]`.
       temperature: 0 takes the likeliest token.
@@ -193,9 +193,7 @@ def beam_search(
         rows = (jnp.arange(batch)[:, None] * n + _take(beams, kept)).reshape(-1)
         hope = going[:, 0] / (state.count + 1.0 - start) ** length_penalty
         still_open = state.open & (hope > jnp.where(final > NEVER / 2, final, NEVER).min(axis=1))
-        return _Search(
-            _take(tokens, kept), going, texts, final, still_open, state.count + 1, _reorder(cache, rows, batch * n)
-        )
+        return _Search(_take(tokens, kept), going, texts, final, still_open, state.count + 1, _reorder(cache, rows))
 
     def advance(state: _Search) -> _Search:
         return step(state, *reader.next(state.tokens.reshape(batch * n, total), state.count, state.cache))
@@ -285,13 +283,13 @@ def _take(rows, which):
 
 
 def _repeat(cache, batch, n):
-    return _reorder(cache, jnp.repeat(jnp.arange(batch), n), batch)
+    return _reorder(cache, jnp.repeat(jnp.arange(batch), n))
 
 
-def _reorder(cache, rows, batch):
-    """The cache with the texts of `rows`; in the cache of a scanned stack the texts are the second axis."""
-    return (
-        cache
-        if cache is None
-        else cache._replace(layers=jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=leaf.ndim - 4), cache.layers))
-    )
+def _reorder(cache, rows):
+    """The cache with the texts of `rows`; in that of a scanned stack the texts are the second axis."""
+    if cache is None:
+        return None
+    layers = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=leaf.ndim - 4), cache.layers)
+    mask = cache.memory_mask
+    return cache._replace(layers=layers, memory_mask=None if mask is None else jnp.take(mask, rows, axis=0))

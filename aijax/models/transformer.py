@@ -48,10 +48,12 @@ class Cache(NamedTuple):
       layers: for each block, its keys and values by attention: "attention", and "cross_attention" where there is a
         memory; stacked along a first axis for a scanned stack.
       length: tokens read so far.
+      memory_mask: which tokens of the memory, whose keys and values it has, may be attended to, `[b, m]`.
     """
 
     layers: Any
     length: Int[Array, ""]
+    memory_mask: Bool[Array, "b m"] | None = None
 
     @property
     def size(self) -> int:
@@ -112,7 +114,7 @@ class Transformer(nn.Module):
           bias: added to the scores of attention, `[h, t, s]` or `[b, h, t, s]`.
           angles: of rotary positions, `[t, r]` or `[b, t, r]`.
           memory: for cross-attention, `[b, m, e]`; None after a first step whose cache has its keys and values.
-          memory_mask: which of the memory may be attended to, `[b, m]` or `[b, t, m]`.
+          memory_mask: which of the memory may be attended to, `[b, m]` or `[b, t, m]`; the cache keeps it.
           cache: of `empty_cache`, or of the step before; the tokens come after those in it.
           with_hidden: whether x before the first block and after each is returned, a tuple of `depth + 1` arrays.
           train: dropout and stochastic depth are on; they need the "dropout" rng.
@@ -120,6 +122,9 @@ class Transformer(nn.Module):
         spec, scan = self.spec, is_scanned(self.depth, self.scan)
         policy = choose(REMAT_POLICIES, self.remat, "remat")
         block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=not scan)
+        if cache is not None:
+            cache = cache if memory is None else cache._replace(memory_mask=memory_mask)
+            memory_mask = cache.memory_mask
         context = Context(mask, bias, angles, memory, memory_mask, None if cache is None else cache.length)
         each = PerBlock(
             jnp.linspace(0, self.stochastic_depth_rate, self.depth) if self.stochastic_depth_rate else None,
@@ -143,7 +148,7 @@ class Transformer(nn.Module):
             x = norm(spec, "norm")(x)
         if cache is None and not with_hidden:
             return x
-        new = () if cache is None else (Cache(layers if scan else tuple(layers), cache.length + x.shape[1]),)
+        new = () if cache is None else (_extended(cache, layers if scan else tuple(layers), x.shape[1]),)
         return (x, *new, tuple(hidden)) if with_hidden else (x, *new)
 
 
@@ -262,6 +267,10 @@ def unstack_blocks(params: dict) -> dict:
         return rest
     depth = jax.tree.leaves(params["blocks"])[0].shape[0]
     return rest | {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]) for i in range(depth)}
+
+
+def _extended(cache: Cache, layers: Any, count: int) -> Cache:
+    return cache._replace(layers=layers, length=cache.length + count)
 
 
 def _scan_blocks(
