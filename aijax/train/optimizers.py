@@ -1,8 +1,8 @@
 """Optimisers by name from a config section, with ordered patterns for weight decay, learning rate and freezing.
 
-An optimiser is one of optax's, called with the section's own fields. Patterns give each parameter two multipliers, of
-the weight decay and of the learning rate; parameters with equal multipliers share one instance of the optimiser, so
-that the multipliers mean exactly what the optimiser itself means by the two numbers.
+An optimiser is one of optax's or of `aijax.train.update_rules`, called with the section's own fields. Patterns give
+each parameter two multipliers, of the weight decay and of the learning rate; parameters with equal multipliers share
+one instance of the optimiser, so that the multipliers mean exactly what the optimiser itself means by the two numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,19 @@ import optax.contrib
 
 from aijax.binding import bind
 from aijax.errors import ConfigError, choose
+from aijax.train import update_rules
 from aijax.trees import match_rules
 from aijax.typing import Params, PyTree
 
 OPTIMIZERS = {
     "adabelief": optax.adabelief,
-    "adafactor": optax.adafactor,
+    "adafactor": update_rules.adafactor,
     "adagrad": optax.adagrad,
     "adam": optax.adam,
     "adamax": optax.adamax,
     "adamaxw": optax.adamaxw,
     "adamw": optax.adamw,
-    "amsgrad": optax.amsgrad,
+    "amsgrad": update_rules.amsgrad,
     "lamb": optax.lamb,
     "lars": optax.lars,
     "lion": optax.lion,
@@ -35,16 +36,13 @@ OPTIMIZERS = {
     "novograd": optax.novograd,
     "radam": optax.radam,
     "rmsprop": optax.rmsprop,
-    "sgd": optax.sgd,
+    "sgd": update_rules.sgd,
     "yogi": optax.yogi,
 }
-"""The optimisers that a config may name, as optax defines them."""
+"""The optimisers that a config may name."""
 
-DECAY_ARGUMENT = dict.fromkeys(
-    ("adamaxw", "adamw", "lamb", "lars", "lion", "muon", "nadamw", "novograd"), "weight_decay"
-)
-DECAY_ARGUMENT["adafactor"] = "weight_decay_rate"
-"""What each optimiser that decays weights calls the rate."""
+DECAYING = ("adafactor", "adamaxw", "adamw", "amsgrad", "lamb", "lars", "lion", "muon", "nadamw", "novograd", "sgd")
+"""Those that decay weights: they take `weight_decay`."""
 
 
 def make_optimizer(
@@ -80,8 +78,8 @@ def make_optimizer(
     weight_decay = own.pop("weight_decay", 0.0) or 0.0
     if weight_decay < 0:
         raise ConfigError(f"{where}.weight_decay: expected zero or more, got {weight_decay!r}")
-    if weight_decay and name not in DECAY_ARGUMENT:
-        decaying = ", ".join(sorted(DECAY_ARGUMENT))
+    if weight_decay and name not in DECAYING:
+        decaying = ", ".join(DECAYING)
         raise ConfigError(f"{where}.weight_decay: {name} does not decay weights; expected one of {decaying}, or 0")
 
     def rules(kind: str, default) -> PyTree:
@@ -96,7 +94,7 @@ def make_optimizer(
         decays = jax.tree.map(lambda _: 0.0, decays)
 
     def instance(decay: float, rate: float) -> optax.GradientTransformation:
-        given = {DECAY_ARGUMENT[name]: weight_decay * decay} if name in DECAY_ARGUMENT else {}
+        given = {"weight_decay": weight_decay * decay} if name in DECAYING else {}
         return bind(build, own, where, learning_rate=lambda step: rate * schedule(step), **given)()
 
     labels = jax.tree.map(

@@ -39,6 +39,12 @@ def test_every_optimizer_of_the_table_moves_every_parameter(name):
 @pytest.mark.parametrize(
     ("case", "section"),
     [
+        (
+            "adafactor_1",
+            {"name": "adafactor", "min_dim_size_to_factor": 2, "multiply_by_parameter_scale": False},
+        ),
+        ("adamw_amsgrad_0", {"name": "amsgrad", "b1": 0.9, "b2": 0.999, "eps": 1e-8}),
+        ("sgd_nesterov_1", {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
         ("adamw_1", {"name": "adamw", "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1}),
         ("lion_0", {"name": "lion", "b1": 0.9, "b2": 0.99, "weight_decay": 0.1}),
         ("lamb_0", {"name": "lamb", "b1": 0.9, "b2": 0.999, "eps": 1e-6, "weight_decay": 0.01}),
@@ -59,8 +65,32 @@ def test_trajectories_agree_with_the_reference_in_float64(golden, case, section)
             grads = {"w": data["grads_w"][step], "b": data["grads_b"][step]}
             updates, state = update(grads, state, params)
             params = optax.apply_updates(params, updates)
-            np.testing.assert_allclose(params["w"], data["w"][step], rtol=1e-9, atol=1e-11)
-            np.testing.assert_allclose(params["b"], data["b"][step], rtol=1e-9, atol=1e-11)
+            # optax takes a power of Adafactor in float32, of which about 1e-9 is left after 12 steps
+            close = {"rtol": 0, "atol": 2e-9} if section["name"] == "adafactor" else {"rtol": 1e-9, "atol": 1e-11}
+            np.testing.assert_allclose(params["w"], data["w"][step], **close)
+            np.testing.assert_allclose(params["b"], data["b"][step], **close)
+
+
+def test_muon_agrees_with_the_reference_as_far_as_bfloat16_goes(golden):
+    """Its kernels are [outputs, inputs] and its products in bfloat16."""
+    folder = golden / "vision_text" / "optimizer_trajectory" / "muon_1"
+    about, data = json.loads((folder / "case.json").read_text()), np.load(folder / "data.npz")
+    params = {"w": jnp.asarray(data["w0"].T, jnp.float32)}
+    section = {"name": "muon", "beta": about["momentum"], "nesterov": True, "weight_decay": about["weight_decay"]}
+    optimizer, _ = make_optimizer(section, lambda step: about["lr"], params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for step in range(len(data["w"])):
+        grads = {"w": jnp.asarray(data["grads_w"][step].T, jnp.float32)}
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["w"], data["w"][step].T, atol=2e-2)
+
+
+def test_adafactor_decays_weights_at_the_learning_rate():
+    decayed, plain = (after({"name": "adafactor", "weight_decay": rate}, count=1, rate=0.1) for rate in (0.5, 0.0))
+    fell = jax.tree.map(jnp.subtract, plain, decayed)
+    np.testing.assert_allclose(fell["dense"]["kernel"], 0.1 * 0.5 * PARAMS["dense"]["kernel"], rtol=1e-5)
+    np.testing.assert_array_equal(fell["dense"]["bias"], 0)
 
 
 def test_weights_decay_by_default_where_they_have_two_dimensions():
@@ -108,7 +138,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient():
         ({"name": "adamww"}, "config.optimizer.name: unknown value 'adamww'; did you mean 'adamw'"),
         ({"name": "adamw", "wieght_decay": 0.1}, "config.optimizer.wieght_decay: unknown field"),
         ({"name": "adamw", "b1": "high"}, "config.optimizer.b1: expected"),
-        ({"name": "sgd", "weight_decay": 0.1}, "config.optimizer.weight_decay: sgd does not decay weights"),
+        ({"name": "adam", "weight_decay": 0.1}, "config.optimizer.weight_decay: adam does not decay weights"),
         ({"name": "adamw", "clip_norm": 0}, "config.optimizer.clip_norm: expected a positive bound or None, got 0"),
         ({"name": "adamw", "freeze_rules": ((".*", True),)}, "every parameter is frozen"),
         ({"name": "adamw", "freeze_rules": (("embeding/.*", True),)}, "matches no parameter"),

@@ -24,12 +24,55 @@ def test_cosine_with_warm_up_agrees_with_the_reference(golden):
     np.testing.assert_allclose(values(section, about["peak"], clock), expected, atol=1e-9)
 
 
+def reference_section(kind, about):
+    """Returns a config section for a published schedule, with its peak and its number of steps."""
+    peak, given, steps = about["base_lr"], about["params"], 50
+    if kind == "multistep":
+        return {"name": kind, "at_steps": tuple(given["milestones"]), "factor": given["gamma"]}, peak, steps
+    if kind == "poly":
+        return {"name": "polynomial", "power": given["power"]}, peak, given["total_iters"]
+    if kind == "cosine_restarts":
+        cycle = {"first_cycle": given["T_0"], "cycle_factor": float(given["T_mult"])}
+        return {"name": kind, **cycle, "end_factor": given["eta_min"] / peak}, peak, steps
+    start = 1 / given["div_factor"]
+    shape = {"cos": "cosine", "linear": "linear"}[given["anneal_strategy"]]
+    factors = {
+        "rise_fraction": given["pct_start"],
+        "start_factor": start,
+        "end_factor": start / given["final_div_factor"],
+    }
+    return {"name": "one_cycle", "shape": shape, **factors}, given["max_lr"], given["total_steps"]
+
+
+@pytest.mark.parametrize("case", ["cosine_restarts_0", "multistep_0", "onecycle_1", "poly_0"])
+def test_schedules_agree_with_the_reference(golden, case):
+    folder = golden / "vision_text" / "schedule" / case
+    about, expected = json.loads((folder / "case.json").read_text()), np.load(folder / "data.npz")["lr"]
+    section, peak, steps = reference_section(case.rsplit("_", 1)[0], about)
+    with jax.enable_x64(True):
+        schedule = make_schedule(section, peak, Clock(1, 1, steps))
+        got = jax.jit(jax.vmap(schedule))(np.arange(len(expected)))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+def test_a_warm_up_may_begin_above_zero():
+    rates = values({"name": "cosine", "warmup_from": 0.1, "warmup_steps": 20}, peak=2.0)
+    np.testing.assert_allclose(rates[:21], np.linspace(0.2, 2.0, 21), rtol=1e-5)
+
+
+NEEDED = {
+    "multistep": {"at_steps": (50, 120)},
+    "cosine_restarts": {"first_cycle": 180},
+    "one_cycle": {"rise_fraction": 0.01},
+}
+
+
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_every_schedule_rises_to_its_peak_and_never_above(name):
-    rates = values({"name": name, "warmup_epochs": 2}, peak=0.5)
-    np.testing.assert_allclose(rates[:21], np.linspace(0, 0.5, 21), rtol=1e-5, atol=1e-8)
-    assert (np.diff(rates[20:]) <= 1e-9).all()
-    assert rates.min() >= -1e-7
+    rates = values({"name": name, "warmup_epochs": 2, **NEEDED.get(name, {})}, peak=0.5)
+    np.testing.assert_allclose(rates[:20], np.linspace(0, 0.5, 21)[:20], rtol=1e-5, atol=1e-8)
+    assert (np.diff(rates[22:200]) <= 1e-9).all()
+    assert rates.min() >= -1e-7 and rates.max() <= 0.5 + 1e-7
 
 
 def test_a_cool_down_ends_at_zero():
@@ -50,6 +93,10 @@ def test_staircase_falls_at_its_fractions():
         ({"name": "cosine", "end": 0.1}, "config.schedule.end: unknown field"),
         ({"name": "cosine", "warmup_steps": 10, "warmup_epochs": 1}, "two units for one duration"),
         ({"name": "cosine", "warmup_steps": 150, "cooldown_steps": 60}, "do not fit in 200 steps"),
+        ({"name": "cosine", "warmup_from": 2}, "config.schedule.warmup_from: expected a share of the peak from 0 to 1"),
+        ({"name": "multistep"}, "config.schedule.at_steps: missing"),
+        ({"name": "one_cycle", "rise_fraction": 1.0}, "leaves no rise or no fall"),
+        ({"name": "cosine_restarts", "first_cycle": 10, "cycle_factor": 0.5}, "shrink"),
         ({"name": "cosine", "end_factor": "small"}, "config.schedule.end_factor: expected float, got 'small'"),
     ],
 )
