@@ -196,8 +196,8 @@ class Codebook(nn.Module):
         return Quantised(z + still(chosen - z), indices, loss)
 
 
-class Encoder(nn.Module):
-    """Images -> features at the resolution of the last stage."""
+class Stages(nn.Module):
+    """What encoders and decoders have in common; `block_out_channels` and `attention` are in the order of the stages."""
 
     out_channels: int
     attention: tuple[bool, ...]
@@ -208,6 +208,10 @@ class Encoder(nn.Module):
     mid_attention: bool
     dtype: Any = None
     param_dtype: Any = "float32"
+
+
+class Encoder(Stages):
+    """Images -> features at the resolution of the last stage."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b k l o"]:
@@ -220,18 +224,8 @@ class Encoder(nn.Module):
         return _head(self, x)
 
 
-class Decoder(nn.Module):
-    """Latents -> images; `block_out_channels` and `attention` are in the order of the decoder."""
-
-    out_channels: int
-    attention: tuple[bool, ...]
-    block_out_channels: tuple[int, ...]
-    layers_per_block: int
-    act_fn: str
-    groups: int
-    mid_attention: bool
-    dtype: Any = None
-    param_dtype: Any = "float32"
+class Decoder(Stages):
+    """Latents -> images."""
 
     @nn.compact
     def __call__(self, z: Float[Array, "b k l z"], *, train: bool = False) -> Float[Array, "b h w o"]:
