@@ -13,11 +13,12 @@ import jax
 from jax.sharding import Mesh
 
 from aijax.errors import ConfigError, UnsupportedError, UserError, choose, did_you_mean
-from aijax.models.layout import from_published, to_published
-from aijax.models.published import ARCHITECTURES, Architecture
-from aijax.models.published.architecture import OWN
-from aijax.models.tensor_files import Tensors, read_object, read_tensors, write_tensors
+from aijax.models.layout import from_published, looped_shapes, to_published
+from aijax.models.published import ARCHITECTURES, RECOGNISED, Architecture
+from aijax.models.published.architecture import OWN, TRAINING
+from aijax.models.tensor_files import Tensors, listed, read_object, read_tensors, write_tensors
 from aijax.parallel import parameter_shardings
+from aijax.trees import named_leaves
 from aijax.typing import Any, Params
 
 
@@ -72,7 +73,7 @@ def save(
       ConfigError: no config for a module that does not hold it.
     """
     folder = Path(path)
-    config, found = _described(module, config, architecture)
+    config, found = _described(module, params, config, architecture)
     layout = found.layout and found.layout(module, config)
     tensors = {found.publish(name): tensor for name, tensor in to_published(params, layout, where="module").items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,19 +125,24 @@ def from_config(config: Mapping[str, Any], where: str = "config") -> nn.Module:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Returns the object in `config.json` of a folder, or beside a file.
+    """Returns the object in `config.json` of a folder, or beside a file; that of `open_clip_config.json` there.
 
     Raises:
       DataError: no such file, or one that holds no object.
     """
-    path = Path(path)
-    return read_object((path.parent if path.is_file() else path) / "config.json", "the config of a published model")
+    folder = Path(path).parent if Path(path).is_file() else Path(path)
+    other = folder / "open_clip_config.json"
+    if other.is_file() and not (folder / "config.json").is_file():
+        return read_object(other, "the config of a published model").get("model_cfg", {})
+    return read_object(folder / "config.json", "the config of a published model")
 
 
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
-    """Returns the architecture that a config names: by `_class_name`, `architectures` or `model_type`."""
+    """Returns the architecture that a config names: by `_class_name`, `architectures` or `model_type`, or by
+    a field that only its configs have."""
     named = [config.get("_class_name"), *(config.get("architectures") or ()), config.get("model_type")]
     named = [name for name in named if isinstance(name, str)]
+    named += [name for field, name in RECOGNISED if not named and field in config]
     for name in named:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
@@ -156,27 +162,53 @@ def _with_fields(module, fields):
     return module.clone(**fields)
 
 
-def _described(module, config, name):
+def _described(module, params, config, name):
     """Returns the config to save a module with, and its architecture."""
     if config is not None:
         return config, choose(ARCHITECTURES, name, "architecture") if name else find_architecture(config, "config")
+    name = name or getattr(module, "published_as", None)
     named = {name: choose(ARCHITECTURES, name, "architecture")} if name else ARCHITECTURES
-    fitting = {name: found for name, found in named.items() if type(module) is found.module}
-    if not fitting:
-        raise UnsupportedError(f"module: {type(module).__name__} is no {'published class' if name is None else name}")
-    for found in fitting.values():
-        if found.to_config is None:
+    found = {
+        name: one for name, one in named.items() if isinstance(one.module, type) and isinstance(module, one.module)
+    }
+    if not found:
+        raise UnsupportedError(f"module: {type(module).__name__} is no {name or 'published class'}")
+    reasons = {}
+    for name, one in found.items():
+        if one.to_config is None:
             raise ConfigError(f"config: {type(module).__name__} does not hold its published config; give it")
         try:
-            config = found.to_config(module)
-            if _plain(found.from_config(config, "config")) == _plain(module):
-                return config, found
-        except UserError:
+            config = one.to_config(module)
+            again = one.from_config(config, "config")
+            reason = _difference(module, again) or _misshapen(params, abstract_params(one, again, config))
+        except UserError as error:
+            reason = str(error)
+        if reason is None:
+            return config, one
+        reasons.setdefault(reason, name)
+    told = "; ".join(f"{name}: {reason}" for reason, name in reasons.items())
+    raise UnsupportedError(f"module: this {type(module).__name__} is none that is published; {told}")
+
+
+def _difference(module, other):
+    """The first field in which a module differs from what its config gives; None stands for undecided."""
+    for field in type(module).__dataclass_fields__:
+        value, new = getattr(module, field), getattr(other, field)
+        if field in (*OWN, *TRAINING) or value is None:
             continue
-    raise UnsupportedError(f"module: this {type(module).__name__} is none of the published {', '.join(fitting)}")
+        if isinstance(value, nn.Module) and type(value) is type(new):
+            within = _difference(value, new)
+            if within:
+                return f"{field}.{within}"
+        elif value != new:
+            return f"{field}: {value!r} where it has {new!r}"
+    return None
 
 
-def _plain(module):
-    """The module as its config has it."""
-    fields = type(module).__dataclass_fields__
-    return module.clone(**{field: fields[field].default for field in OWN if field in fields and field != "parent"})
+def _misshapen(params, shapes):
+    shapes, params = (
+        {path: shape for path, (*_, shape) in looped_shapes({n: leaf.shape for n, leaf in leaves.items()}).items()}
+        for leaves in (named_leaves(shapes), named_leaves(params))
+    )
+    wrong = sorted(name for name in params.keys() | shapes.keys() if params.get(name) != shapes.get(name))
+    return f"other parameters: {listed(wrong)}" if wrong else None

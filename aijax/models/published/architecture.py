@@ -15,6 +15,11 @@ from aijax.typing import Any
 
 OWN = ("dtype", "param_dtype", "parent", "name", "scan", "remat")
 """Fields of modules that say how they compute and are no part of a config."""
+TRAINING = (
+    "attention_dropout_rate", "dropout_rate", "implementation", "position_resize", "published_as",
+    "stochastic_depth_rate", "token_dropout_rate",
+)  # fmt: skip
+"""Fields of modules that a config may have and need not: what it is saved with makes the same features."""
 TRANSFORMERS = (
     "add_cross_attention", "architectures", "attn_implementation", "bad_words_ids", "begin_suppress_tokens",
     "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty",

@@ -15,9 +15,7 @@ from aijax.typing import Any
 
 BLOCK = "encoder/block_{i}/"
 LAYER = "encoder.layers.{i}."
-CLIP_TEXT = (
-    Entry("embeddings.token_embedding.*", "embedding/*"),
-    Entry("embeddings.position_embedding.weight", "positions"),
+TOWER = (
     Entry(LAYER + "self_attn.q_proj.*", BLOCK + "attention/query/*"),
     Entry(LAYER + "self_attn.k_proj.*", BLOCK + "attention/key/*"),
     Entry(LAYER + "self_attn.v_proj.*", BLOCK + "attention/value/*"),
@@ -26,15 +24,19 @@ CLIP_TEXT = (
     Entry(LAYER + "layer_norm2.*", BLOCK + "norm_mlp/*"),
     Entry(LAYER + "mlp.fc1.*", BLOCK + "mlp/up/*"),
     Entry(LAYER + "mlp.fc2.*", BLOCK + "mlp/down/*"),
+)
+"""The blocks of a tower, of text or of images."""
+CLIP_TEXT = (
+    Entry("embeddings.token_embedding.*", "embedding/*"),
+    Entry("embeddings.position_embedding.weight", "positions"),
+    *TOWER,
     Entry("final_layer_norm.*", "encoder/norm/*"),
 )
 """After "text_model."; CLIP's projection is beside it, "text_projection.weight"."""
 SIGLIP_TEXT = (*CLIP_TEXT, Entry("head.*", "projection/*"))
 """After "text_model."."""
 RESBLOCK = "transformer.resblocks.{i}."
-OPEN_CLIP_TEXT = (
-    Entry("token_embedding.*", "embedding/*"),
-    Entry("positional_embedding", "positions"),
+OPEN_CLIP_TOWER = (
     *(
         Entry(
             f"{RESBLOCK}attn.in_proj_{leaf}",
@@ -49,6 +51,12 @@ OPEN_CLIP_TEXT = (
     Entry(RESBLOCK + "ls_2.gamma", BLOCK + "layer_scale_mlp"),
     Entry(RESBLOCK + "mlp.c_fc.*", BLOCK + "mlp/up/*"),
     Entry(RESBLOCK + "mlp.c_proj.*", BLOCK + "mlp/down/*"),
+)
+"""The blocks of a tower of open_clip, of text or, after "visual.", of images."""
+OPEN_CLIP_TEXT = (
+    Entry("token_embedding.*", "embedding/*"),
+    Entry("positional_embedding", "positions"),
+    *OPEN_CLIP_TOWER,
     Entry("ln_final.*", "encoder/norm/*"),
 )
 OPEN_CLIP_PROJECTION = Entry("text_projection", "projection/kernel", form=SAME)
