@@ -213,6 +213,20 @@ def published_name(name: str) -> str:
     return ".".join([*parts, "weight" if leaf in WEIGHTS else leaf])
 
 
+def looped_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, int | None, tuple[int, ...]]]:
+    """Returns for each path of a looped module (path as it is, layer of a scanned stack or None, shape).
+
+    >>> looped_shapes({"blocks/bias": (1, 4), "scale": (3,)})
+    {'block_0/bias': ('blocks/bias', 0, (4,)), 'scale': ('scale', None, (3,))}
+    """
+    found = {}
+    for leaf, shape in shapes.items():
+        for layer in range(shape[0]) if _is_stacked(leaf) else [None]:
+            path, own = (leaf, shape) if layer is None else (_looped(leaf, layer), shape[1:])
+            found[path] = (leaf, layer, own)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class _Part:
     """A parameter, or a layer of one that is stacked, as it lies in a published tensor."""
@@ -268,22 +282,19 @@ def _plan(shapes, layout, where):
         for number, path in enumerate([entry.own] if isinstance(entry.own, str) else entry.own)
     ]
     found, unnamed = {}, []
-    for leaf, shape in shapes.items():
-        layers = range(shape[0]) if _is_stacked(leaf) else [None]
-        for layer in layers:
-            path, own = (leaf, shape) if layer is None else (_looped(leaf, layer), shape[1:])
-            if not layout.entries:
-                found[published_name(path)] = [(0, Entry("", ""), _Part(leaf, layer, own, _form_of(path, own)))]
-                continue
-            for pattern, entry, number in lines:
-                match = pattern.fullmatch(path)
-                if match:
-                    form = entry.form or _form_of(path, own)
-                    name = _publish(entry.published, match.groupdict(), layout.weight)
-                    found.setdefault(name, []).append((number, entry, _Part(leaf, layer, own, form)))
-                    break
-            else:
-                unnamed.append(path)
+    for path, (leaf, layer, own) in looped_shapes(shapes).items():
+        if not layout.entries:
+            found[published_name(path)] = [(0, Entry("", ""), _Part(leaf, layer, own, _form_of(path, own)))]
+            continue
+        for pattern, entry, number in lines:
+            match = pattern.fullmatch(path)
+            if match:
+                form = entry.form or _form_of(path, own)
+                name = _publish(entry.published, match.groupdict(), layout.weight)
+                found.setdefault(name, []).append((number, entry, _Part(leaf, layer, own, form)))
+                break
+        else:
+            unnamed.append(path)
     if unnamed:
         raise UnsupportedError(f"{where}: this layout has no name for {listed(unnamed)}")
     ordered = {name: sorted(parts, key=lambda part: part[0]) for name, parts in found.items()}

@@ -138,7 +138,8 @@ def rotary2d_angles(grid: tuple[int, int], head_width: int, base: float = 100.0)
     """Returns the angles of axial rotary positions `[h w, head_width / 2]`: of the row, then of the column.
 
     a_i = 2 pi c base^(-4i / head_width) for i < head_width / 4, where c goes from -1 to 1 over the centres of the
-    patches of an axis (Simeoni et al. 2025, DINOv3, arXiv 2508.10104). They are computed in 32 bits, as published.
+    patches of an axis (Simeoni et al. 2025, DINOv3, arXiv 2508.10104). 2 pi c and the powers
+    of the base are 32-bit numbers, as published.
 
     Raises:
       ConfigError: a head width that is no multiple of 4.
@@ -149,8 +150,8 @@ def rotary2d_angles(grid: tuple[int, int], head_width: int, base: float = 100.0)
     frequencies = np.float32(1) / np.float32(base) ** exponents
     rows, columns = (np.float32(2) * (np.arange(0.5, size, dtype=np.float32) / np.float32(size)) - 1 for size in grid)
     centres = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    angles = np.float32(2 * np.pi) * centres[..., None] * frequencies
-    return jnp.asarray(angles.reshape(len(centres), -1))
+    turns = np.float32(2 * np.pi) * centres
+    return jnp.asarray((turns[..., None] * np.float64(frequencies)).reshape(len(centres), -1))
 
 
 def _normalised(kernel: Any, centres: Any, old: int, scale: Any) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import LAYERS, Activation, BlockSpec, Norm, activate, norm
-from aijax.models.patches import PatchEmbedding
+from aijax.models.patches import PatchEmbedding, pair
 from aijax.models.pooling import Pool, pool_tokens
 from aijax.models.positions import Resize, positions_of_patches, resize_table, rotary2d_angles, sincos2d
 from aijax.models.transformer import Remat, Transformer
@@ -94,11 +94,12 @@ class ViT(nn.Module):
       dropout_rate: of tokens after their positions are added, and of each branch.
       token_dropout_rate: share of patches that are left out in training.
       stochastic_depth_rate, remat, scan: see `aijax.models.transformer.Transformer`.
+      in_channels: of the images; None for those of the first image.
       published_as: the published class that it was read as, and as which it is saved.
 
     Raises, when it is traced:
-      ConfigError: an image that patches do not divide, or of another size than the learned positions where
-        `position_resize` is "none".
+      ConfigError: an image that patches do not divide, of other channels than `in_channels`, or of another size than
+        the learned positions where `position_resize` is "none".
 
     >>> model = ViT(patch_size=2, embed_dim=8, depth=1, num_heads=2, num_classes=10)
     >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((3, 8, 8, 1)))[0].shape
@@ -146,6 +147,7 @@ class ViT(nn.Module):
     patch_kernel: int | tuple[int, int] | None = None
     drop_rest: bool = False
     token_dropout_rate: float = 0.0
+    in_channels: int | None = None
     published_as: str | None = None
 
     @nn.compact
@@ -173,11 +175,12 @@ class ViT(nn.Module):
         """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         spec = self._spec()
+        if x.ndim == 4 and self.in_channels not in (None, x.shape[-1]):
+            raise ConfigError(f"in_channels: expected images of {self.in_channels} channels, got shape {x.shape}")
         for i, width in enumerate(self.stem_widths):
             x = activate(spec, nn.Conv(width, (3, 3), name=f"stem_{i}", **dtypes)(x))
-        kernel = None if self.patch_kernel is None else pair(self.patch_kernel)
         embedding = PatchEmbedding(
-            pair(self.patch_size), self.embed_dim, self.embedding_bias, kernel, self.drop_rest, name="embedding",
+            self.patch_size, self.embed_dim, self.embedding_bias, self.patch_kernel, self.drop_rest, name="embedding",
             **dtypes,
         )  # fmt: skip
         x = embedding(x)
@@ -317,15 +320,6 @@ def decode_variant(variant: str, where: str = "variant") -> dict[str, Any]:
     if not (slash and patch.isdecimal() and int(patch) > 0):
         raise ConfigError(f"{where}: expected a size and a patch size such as '{size}/16', got {variant!r}")
     return {"embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": mlp / width, "patch_size": int(patch)}
-
-
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Returns the height and width that a size stands for.
-
-    >>> pair(16), pair((8, 4))
-    ((16, 16), (8, 4))
-    """
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def grid_of(img_size: int | tuple[int, int], patch_size: int | tuple[int, int], drop_rest: bool) -> tuple[int, int]:
