@@ -87,7 +87,9 @@ def generate(
         return tokens
     logits, cache = reader.first()
     state = *extend(tokens, count, jnp.zeros(len(prompt), bool), logits), cache
-    return jax.lax.while_loop(lambda state: (state[1] < tokens.shape[1]) & ~state[2].all(), step, state)[0]
+    if length > 1:
+        state = jax.lax.while_loop(lambda state: (state[1] < tokens.shape[1]) & ~state[2].all(), step, state)
+    return state[0]
 
 
 def draw_token(
@@ -207,7 +209,8 @@ def beam_search(
         jnp.ones(batch, bool), jnp.int32(start), None,
     )  # fmt: skip
     state = step(state, jnp.repeat(logits, n, axis=0), _repeat(cache, batch, n))
-    state = jax.lax.while_loop(lambda state: (state.count < total) & state.open.any(), advance, state)
+    if length > 1:
+        state = jax.lax.while_loop(lambda state: (state.count < total) & state.open.any(), advance, state)
     return Beams(state.texts, state.final)
 
 
