@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import LAYERS, Activation, BlockSpec, Norm, activate, norm
+from aijax.models.convolution import Conv
 from aijax.models.patches import PatchEmbedding, pair
 from aijax.models.pooling import Pool, pool_tokens
 from aijax.models.positions import Resize, positions_of_patches, resize_table, rotary2d_angles, sincos2d
@@ -74,7 +75,7 @@ class ViT(nn.Module):
         `aijax.models.positions.resize_table`.
       token_positions: which tokens before the patches have learned positions too: "none", "class" (and distillation),
         "all" (registers too).
-      freeze_positions: learned positions get no gradient.
+      freeze_positions: learned positions stay as they are: "sincos2d_mae", unless they were read from a file.
       rotary_base: of "rotary2d".
       class_token: whether there is one; None for what `pool` needs.
       num_registers: further tokens before the patches.
@@ -91,6 +92,7 @@ class ViT(nn.Module):
       drop_rest: pixels that fill no patch are left out; otherwise there may be none.
       stem_widths: channels of 3 x 3 convolutions, each followed by the activation, before the image is cut into
         patches: () for none. They help on small data (Xiao et al. 2021).
+      stem_strides: of these convolutions; None for 1 each.
       dropout_rate: of tokens after their positions are added, and of each branch.
       token_dropout_rate: share of patches that are left out in training.
       stochastic_depth_rate, remat, scan: see `aijax.models.transformer.Transformer`.
@@ -148,6 +150,7 @@ class ViT(nn.Module):
     drop_rest: bool = False
     token_dropout_rate: float = 0.0
     in_channels: int | None = None
+    stem_strides: tuple[int, ...] | None = None
     published_as: str | None = None
 
     @nn.compact
@@ -177,8 +180,11 @@ class ViT(nn.Module):
         spec = self._spec()
         if x.ndim == 4 and self.in_channels not in (None, x.shape[-1]):
             raise ConfigError(f"in_channels: expected images of {self.in_channels} channels, got shape {x.shape}")
-        for i, width in enumerate(self.stem_widths):
-            x = activate(spec, nn.Conv(width, (3, 3), name=f"stem_{i}", **dtypes)(x))
+        strides = (1,) * len(self.stem_widths) if self.stem_strides is None else self.stem_strides
+        if len(strides) != len(self.stem_widths):
+            raise ConfigError(f"stem_strides: expected {len(self.stem_widths)}, as stem_widths has, got {strides}")
+        for i, (width, stride) in enumerate(zip(self.stem_widths, strides, strict=True)):
+            x = activate(spec, Conv(width, stride=stride, name=f"stem_{i}", **dtypes)(x))
         embedding = PatchEmbedding(
             self.patch_size, self.embed_dim, self.embedding_bias, self.patch_kernel, self.drop_rest, name="embedding",
             **dtypes,
@@ -290,9 +296,11 @@ class ViT(nn.Module):
         return table.reshape(-1, self.embed_dim)
 
     def _learned(self, name, shape):
-        init = nn.initializers.normal(self.embed_dim**-0.5)
-        table = self.param(name, init, shape, jnp.dtype(self.param_dtype))
-        return jax.lax.stop_gradient(table) if self.freeze_positions else table
+        init, dtype = nn.initializers.normal(self.embed_dim**-0.5), jnp.dtype(self.param_dtype)
+        if not self.freeze_positions:
+            return self.param(name, init, shape, dtype)
+        fixed = sincos2d(shape[:2], self.embed_dim, convention="mae") if len(shape) == 3 else jnp.zeros(shape)
+        return jax.lax.stop_gradient(self.param(name, lambda _: fixed.astype(dtype)))
 
     def _draw(self, batch, length):
         kept = max(1, int(length * (1 - self.token_dropout_rate)))

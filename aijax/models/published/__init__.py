@@ -1,6 +1,6 @@
 """Published classes by name, one file a family: their configs, and the names of their tensors."""
 
-from aijax.models.published import bert, clip, diffusers, dino, gpt2, llama, open_clip, t5, text_towers, vit
+from aijax.models.published import bert, clip, diffusers, dino, gpt2, llama, mae, open_clip, t5, text_towers, vit
 from aijax.models.published.architecture import Architecture, Fields, same_fields, shape_of
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -10,6 +10,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **dino.ARCHITECTURES,
     **gpt2.ARCHITECTURES,
     **llama.ARCHITECTURES,
+    **mae.ARCHITECTURES,
     **open_clip.ARCHITECTURES,
     **t5.ARCHITECTURES,
     **text_towers.ARCHITECTURES,
