@@ -124,6 +124,8 @@ def test_features_gap_stem_and_fixed_positions(small_vit, images):
     assert set(shapes) == {"embedding", "encoder", "stem_0", "stem_1"}
     assert shapes["embedding"]["kernel"].shape == (4, 4, 6, 16)
     assert jax.eval_shape(model.apply, {"params": shapes}, images).shape == (3, 16)
+    smaller = small_vit(patch_size=1, stem_widths=(4, 6), stem_strides=(1, 2), num_classes=None)
+    assert shapes_of(smaller, *images.shape)["positions"].shape == (4, 4, 16)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,7 @@ def test_features_gap_stem_and_fixed_positions(small_vit, images):
     [
         ({}, (1, 10, 8, 1), "patches of 4 x 4 pixels do not divide an image of 10 x 8"),
         ({"num_heads": 3}, (1, 8, 8, 1), "num_heads: expected a divisor of the width 16, got 3"),
+        ({"stem_strides": (2,)}, (1, 8, 8, 1), "stem_strides: expected 0, as stem_widths has"),
         ({"pool": "avg"}, (1, 8, 8, 1), "pool: unknown value 'avg'"),
         ({"remat": "blok"}, (1, 8, 8, 1), "did you mean 'block'"),
         ({"norm": "batch"}, (1, 8, 8, 1), "norm: unknown value 'batch'"),
