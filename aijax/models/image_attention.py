@@ -81,7 +81,7 @@ class SpatialTransformer(nn.Module):
 
         def project(y, name):
             if self.linear:
-                return nn.Dense(c, name=name, **dtypes)(y)
+                return by_tokens(nn.Dense(c, name=name, **dtypes), y)
             return conv(c, 1, name, padding=0, **dtypes)(y)
 
         y = project(group_norm(x, self.groups, 1e-6, "norm", **dtypes), "proj_in").reshape(b, h * w, c)
@@ -152,7 +152,7 @@ class GatedMlp(nn.Module):
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         value, gate = jnp.split(GatedProjection(8 * x.shape[-1], name="net_0", **dtypes)(x), 2, axis=-1)
-        return nn.Dense(x.shape[-1], name="net_2", **dtypes)(value * jax.nn.gelu(gate, approximate=False))
+        return by_tokens(nn.Dense(x.shape[-1], name="net_2", **dtypes), value * jax.nn.gelu(gate, approximate=False))
 
 
 class GatedProjection(nn.Module):
@@ -164,7 +164,8 @@ class GatedProjection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t k"]:
-        return nn.Dense(self.features, dtype=self.dtype, param_dtype=self.param_dtype, name="proj")(x)
+        layer = nn.Dense(self.features, dtype=self.dtype, param_dtype=self.param_dtype, name="proj")
+        return by_tokens(layer, x)
 
 
 def multi_head_attention(
@@ -185,8 +186,17 @@ def multi_head_attention(
     width = num_heads * head_width
 
     def project(name, y):
-        y = nn.Dense(width, use_bias=bias, name=name, **dtypes)(y)
+        y = by_tokens(nn.Dense(width, use_bias=bias, name=name, **dtypes), y)
         return y.reshape(*y.shape[:-1], num_heads, head_width)
 
     y = attend_to_many(project("to_q", x), project("to_k", source), project("to_v", source))
-    return nn.Dense(x.shape[-1], name="to_out_0", **dtypes)(y.reshape(*x.shape[:-1], width))
+    return by_tokens(nn.Dense(x.shape[-1], name="to_out_0", **dtypes), y.reshape(*x.shape[:-1], width))
+
+
+def by_tokens(layer: nn.Module, x: Float[Array, "*n c"]) -> Float[Array, "*n o"]:
+    """Returns the layer of x with all tokens as the rows of one matrix.
+
+    The derivative by the layer's kernel is then a product of two matrices as they are; of more axes, XLA:CPU copies the
+    transposes of both first, and computes whatever led to them again for it.
+    """
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], layer.features)
