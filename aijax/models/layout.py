@@ -88,6 +88,7 @@ class Entry:
       form: how each parameter is laid out; None by the rule for kernels.
       axis: along which they are joined.
       joined: the form of what is joined.
+      stacked: the parameters of all `{i}` lie in one tensor, along a first axis of their own.
     """
 
     published: str
@@ -95,6 +96,7 @@ class Entry:
     form: Form | None = None
     axis: int = 0
     joined: Form = SAME
+    stacked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,14 +286,15 @@ def _plan(shapes, layout, where):
     found, unnamed = {}, []
     for path, (leaf, layer, own) in looped_shapes(shapes).items():
         if not layout.entries:
-            found[published_name(path)] = [(0, Entry("", ""), _Part(leaf, layer, own, _form_of(path, own)))]
+            found[published_name(path)] = [((0, 0), Entry("", ""), _Part(leaf, layer, own, _form_of(path, own)))]
             continue
         for pattern, entry, number in lines:
             match = pattern.fullmatch(path)
             if match:
-                form = entry.form or _form_of(path, own)
-                name = _publish(entry.published, match.groupdict(), layout.weight)
-                found.setdefault(name, []).append((number, entry, _Part(leaf, layer, own, form)))
+                form, words = entry.form or _form_of(path, own), match.groupdict()
+                part = _Part(leaf, layer, own, _after_one(form) if entry.stacked else form)
+                order = number, int(words.get("i", 0)) if entry.stacked else 0
+                found.setdefault(_publish(entry.published, words, layout.weight), []).append((order, entry, part))
                 break
         else:
             unnamed.append(path)
@@ -347,6 +350,12 @@ def _publish(template, fields, weight):
 
 def _is_stacked(path):
     return "blocks" in path.split("/")
+
+
+def _after_one(form):
+    """The form with an axis of size one before it."""
+    shape = form.shape or (lambda shape: shape)
+    return Form(form.axes, lambda ordered: (1, *shape(ordered)))
 
 
 def _looped(leaf, layer):

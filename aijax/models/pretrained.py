@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from aijax.errors import ConfigError, UnsupportedError, UserError, choose, did_you_mean
 from aijax.models.layout import from_published, looped_shapes, to_published
-from aijax.models.published import ARCHITECTURES, RECOGNISED, Architecture
+from aijax.models.published import ARCHITECTURES, RECOGNISED, Architecture, npz
 from aijax.models.published.architecture import OWN, TRAINING
 from aijax.models.tensor_files import Tensors, listed, read_object, read_tensors, write_tensors
 from aijax.parallel import parameter_shardings
@@ -34,7 +34,7 @@ def load(
 
     Args:
       path: a folder with `config.json` and a safetensors file, or an index of several; or a file of weights, its config
-        beside it.
+        beside it; or a `.npz` file of Google's, which needs none.
       dtype: of the parameters; None keeps that of the file.
       mesh: of `aijax.parallel.make_mesh`, over which the parameters are to lie: each device reads its own part. None
         puts all on the default device.
@@ -62,7 +62,7 @@ def save(
     """Writes `config.json` and a safetensors file with the published names into a folder, which may be new.
 
     Args:
-      path: the folder.
+      path: the folder; or a `.npz` file, for a module that is published as one, which has no config.
       module: of a published class.
       params: of the module.
       config: that of the module, such as `read_config` gave it; None to write one.
@@ -72,15 +72,18 @@ def save(
       UnsupportedError: a module that is no published class, or not the one that is named.
       ConfigError: no config for a module that does not hold it.
     """
-    folder = Path(path)
-    config, found = _described(module, params, config, architecture)
+    path = Path(path)
+    archive = path.suffix == ".npz"
+    config, found = _described(module, params, config, architecture, archive)
     layout = found.layout and found.layout(module, config)
     tensors = {found.publish(name): tensor for name, tensor in to_published(params, layout, where="module").items()}
+    folder = path.parent if archive else path
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / ".config.json.new"
-    new.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(new, folder / "config.json")
-    write_tensors(folder / found.file, tensors)
+    if not archive:
+        new = folder / ".config.json.new"
+        new.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        os.replace(new, folder / "config.json")
+    write_tensors(path if archive else folder / found.file, tensors)
 
 
 def from_tensors(
@@ -125,12 +128,16 @@ def from_config(config: Mapping[str, Any], where: str = "config") -> nn.Module:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Returns the object in `config.json` of a folder, or beside a file; that of `open_clip_config.json` there.
+    """Returns the object in `config.json` of a folder, or beside a file; that of `open_clip_config.json`
+    there; or what the names and shapes in a `.npz` file tell.
 
     Raises:
       DataError: no such file, or one that holds no object.
     """
-    folder = Path(path).parent if Path(path).is_file() else Path(path)
+    path = Path(path)
+    if path.suffix == ".npz" and not (path.parent / "config.json").is_file():
+        return npz.config_of(read_tensors(path), str(path))
+    folder = path.parent if path.is_file() else path
     other = folder / "open_clip_config.json"
     if other.is_file() and not (folder / "config.json").is_file():
         return read_object(other, "the config of a published model").get("model_cfg", {})
@@ -162,12 +169,14 @@ def _with_fields(module, fields):
     return module.clone(**fields)
 
 
-def _described(module, params, config, name):
+def _described(module, params, config, name, archive):
     """Returns the config to save a module with, and its architecture."""
     if config is not None:
         return config, choose(ARCHITECTURES, name, "architecture") if name else find_architecture(config, "config")
-    name = name or getattr(module, "published_as", None)
+    name = name or (getattr(module, "published_as", None) or "").partition(":")[0]
     named = {name: choose(ARCHITECTURES, name, "architecture")} if name else ARCHITECTURES
+    if archive and not all(one.file.endswith(".npz") for one in named.values()):
+        named = {name: one for name, one in ARCHITECTURES.items() if one.file.endswith(".npz")}
     found = {
         name: one for name, one in named.items() if isinstance(one.module, type) and isinstance(module, one.module)
     }
