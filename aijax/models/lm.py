@@ -46,6 +46,7 @@ class LanguageModel(nn.Module):
       ConfigError: more tokens than `context_length` (which frequencies that change with the length, "dynamic", may
         exceed); tokens out of range where they are known, inside `jit` they give NaN.
 
+    >>> import jax
     >>> model = LanguageModel(vocab_size=11, context_length=8, width=8, depth=1, num_heads=2)
     >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((2, 5), jnp.int32))[0].shape
     (2, 5, 11)

@@ -9,7 +9,7 @@ import pytest
 from aijax.errors import ConfigError, DataError, UnsupportedError
 from aijax.models import layout, pretrained, tensor_files
 
-NETWORKS = ["autoencoder-kl-b", "vq-b", "dit-b", "mmdit-a", "clip-text-b"]
+NETWORKS = ["autoencoder-kl-b", "vq-b", "dit-b", "mmdit-a"]
 
 
 def write(folder, config, tensors):

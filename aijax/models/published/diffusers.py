@@ -4,8 +4,11 @@ import jax.numpy as jnp
 
 from aijax.models.autoencoder import AutoencoderKL, VQModel
 from aijax.models.dit import DiT
+from aijax.models.layout import Entry, Layout
 from aijax.models.mmdit import MMDiT
 from aijax.models.published.architecture import TRANSFORMERS, Architecture, same_fields, shape_of
+from aijax.models.published.text_towers import CLIP_TEXT as CLIP_TEXT_NAMES
+from aijax.models.published.text_towers import PLACES
 from aijax.models.text import CLIPText, CLIPTextWithProjection
 from aijax.models.unet import UNet
 from aijax.models.unet_config import unet_from_config
@@ -79,26 +82,24 @@ DIT = same_fields(
 
 
 def _without_prefix(name):
-    """CLIP's text encoder with its module's name before each tensor, as most files have it, or without; old files hold
-    the numbers of places too."""
-    return None if name.endswith("position_ids") else name.removeprefix("text_model.")
+    """CLIP's text encoder with its module's name before each tensor, as most files have it, or without."""
+    return name.removeprefix("text_model.")
 
 
 def _text_model(name):
-    return f"text_model.{name}"
+    return name if name.startswith("text_projection.") else f"text_model.{name}"
 
 
-def _without_places(name):
-    return None if name.endswith("position_ids") else name
+def _clip_layout(model, config):
+    return Layout((*CLIP_TEXT_NAMES, Entry("text_projection.*", "projection/*")), ignored=(PLACES,))
 
 
-CLIP_TEXT = same_fields(
-    CLIPText, _tokens, ignored=TRANSFORMERS, rename=_without_prefix, publish=_text_model,
-    constant={"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},
-)  # fmt: skip
-CLIP_TEXT_WITH_PROJECTION = same_fields(
-    CLIPTextWithProjection, _tokens, ignored=TRANSFORMERS, rename=_without_places,
-    constant={"architectures": ["CLIPTextModelWithProjection"], "model_type": "clip_text_model"},
+CLIP_TEXT, CLIP_TEXT_WITH_PROJECTION = (
+    same_fields(
+        module, _tokens, ignored=TRANSFORMERS, rename=_without_prefix, publish=_text_model, layout=_clip_layout,
+        constant={"architectures": [name], "model_type": "clip_text_model"},
+    )
+    for module, name in ((CLIPText, "CLIPTextModel"), (CLIPTextWithProjection, "CLIPTextModelWithProjection"))
 )  # fmt: skip
 
 UNET = Architecture(UNet, lambda config, where: unet_from_config(config), None, _unet, rename=_new_attention, file=FILE)
