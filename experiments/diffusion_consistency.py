@@ -15,12 +15,13 @@ import optax
 
 import aijax
 from aijax import diffusion
-from aijax.binding import bind
 from aijax.data import load_source
-from aijax.diffusion.build import build_process, build_sampler
+from aijax.diffusion.build import build_process
 from aijax.diffusion.consistency import lognormal_probabilities
+from aijax.diffusion.figures import draw_pictures
+from aijax.diffusion.images import as_levels, on_levels
 from aijax.train import init_state, make_step
-from experiments.train_diffusion import all_images, as_levels, draw_images, generate, judge_options, measure_images
+from experiments.train_diffusion import all_of, bind_judge, sample_options
 
 
 def main(config, folder):
@@ -41,29 +42,32 @@ def main(config, folder):
     params = distil(config, teacher, consistent_fn, process, sources["train"], levels)
     seconds = time.perf_counter() - began
 
-    options = {"count": config.num_samples, "block": config.num_samples, "guidance": 1.0, "seed": config.seed}
-    make = functools.partial(generate, process=process, shape=sources["train"].spec["image"].shape, levels=levels,
-                             classes=classes, scale=1.0, **options)  # fmt: skip
-    one, two = (
-        diffusion.ratio_grid(process, ratios) for ratios in ((process.t_max,), (process.t_max, config.second_ratio))
-    )
-    sampler = diffusion.Consistency(process.t_min)
-    theirs = {"sampler": build_sampler(teacher.config.sample.sampler), "steps": teacher.config.sample.steps}
-    pictures = {
-        "one_step": make(params, consistent_fn, sampler=sampler, steps=1, spacing=one),
-        "two_step": make(params, consistent_fn, sampler=sampler, steps=2, spacing=two),
-        "teacher": make(teacher.params, teacher.apply_fn, spacing=teacher.config.sample.spacing, **theirs),
+    grids = {
+        "one_step": diffusion.ratio_grid(process, (process.t_max,)),
+        "two_step": diffusion.ratio_grid(process, (process.t_max, config.second_ratio)),
     }
-    data = {split: all_images(source, levels) for split, source in sources.items()}
-    judge = bind(judge_options, config.judge, "config.judge")()
-    metrics = measure_images(pictures, data, sources["train"], judge, classes, config.seed)
-    draw_images(folder / "figures" / "samples.png", pictures, classes)
+    student = jax.tree_util.Partial(consistent_fn, params)
+    theirs = sample_options(**teacher.config.sample) | {"guidance": 1.0}
+    make = functools.partial(
+        diffusion.sample_images, jax.random.key(config.seed), process=process, classes=classes, levels=levels,
+        shape=sources["train"].spec["image"].shape,
+    )  # fmt: skip
+    given = {"count": config.num_samples, "block": config.num_samples}
+    pictures = {
+        name: make(student, sampler=diffusion.Consistency(process.t_min), grid=grid, **given)
+        for name, grid in grids.items()
+    }
+    pictures["teacher"] = make(jax.tree_util.Partial(teacher.apply_fn, teacher.params), **theirs | given)
+    data = {split: on_levels(all_of(source)["image"], levels) for split, source in sources.items()}
+    judge = bind_judge(config, sources["train"])
+    metrics = diffusion.compare_images(pictures, data, classes=classes, classifier=judge())
+    draw_pictures(folder / "figures" / "samples.png", pictures, columns=classes)
     return {name: float(value) for name, value in metrics.items()} | {"distillation_seconds": seconds}
 
 
 def distil(config, teacher, consistent_fn, process, source, levels):
     """Returns the average of the student's parameters after all stages."""
-    batch = source[np.arange(len(source))]
+    batch = all_of(source)
     images, labels = as_levels(batch["image"], levels), jnp.asarray(batch["label"])
     schedule = optax.cosine_decay_schedule(config.learning_rate, len(config.stages) * config.steps, 0.01)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))

@@ -18,16 +18,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from aijax import diffusion, models
-from aijax.binding import bind
 from aijax.data import ArraySource, load_source
 from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, draw, from_moments, kl_to_standard
+from aijax.diffusion.figures import tile
+from aijax.diffusion.images import as_levels, on_levels
 from aijax.diffusion.losses import logit_normal_times
 from aijax.diffusion.stable_diffusion import as_joint_text, latent_model
 from aijax.errors import ConfigError
 from aijax.models.clip_tokenizer import train_clip_tokenizer, write_clip_tokenizer
 from aijax.train import Evaluation, Experiment, fit
 from aijax.train.progress import progress
-from experiments.train_diffusion import all_images, as_levels, judge_options, measure_images, tile
+from experiments.train_diffusion import all_of, bind_judge
 
 SCHEDULER = ("FlowMatchEulerDiscrete", {})
 TIME_SCALE = 1000.0
@@ -37,7 +38,7 @@ COLUMNS = 8
 def main(config, folder):
     """Returns accuracies and distances; writes `figures/samples.png` and, for `aijax.models.load`, `model/`."""
     sources = {split: load_source(config.data, split) for split in ("train", "test")}
-    data = {split: all_images(source, config.levels) for split, source in sources.items()}
+    data = {split: on_levels(all_of(source)["image"], config.levels) for split, source in sources.items()}
     autoencoder, code = fit_autoencoder(config, folder, sources)
     latents = {split: encode(autoencoder, code, images) for split, images in data.items()}
     scaling = float(diffusion.measured_scaling(draw(jax.random.key(config.seed), latents["train"])))
@@ -66,8 +67,8 @@ def main(config, folder):
         "guided": make(seen, config.sample.guidance),
         "held_out": make([len(seen)], config.sample.guidance),
     }
-    judge = bind(judge_options, config.judge, "config.judge")()
-    metrics = measure_images(pictures, data, sources["train"], judge, classes, config.seed)
+    judge = bind_judge(config, sources["train"])
+    metrics = diffusion.compare_images(pictures, data, classes=classes, classifier=judge())
     metrics |= {"reconstruction_error": np.sqrt(np.mean((back - data["test"]) ** 2)), "latent_scaling": scaling}
     draw_figure(folder / "figures" / "samples.png", pictures, data["test"][rows], phrases)
     return {name: float(value) for name, value in metrics.items()}
@@ -188,10 +189,6 @@ def make_images(config, params, model, tokens, null, phrasings, guidance):
     told = tokens[order % len(tokens), np.array(phrasings)[order // len(tokens) % len(phrasings)]]
     options = {"null_tokens": None if guidance == 1 else null, "guidance": guidance, "steps": config.sample.steps}
     return on_levels(diffusion.generate(jax.random.key(config.seed), params, told, model, **options), config.levels)
-
-
-def on_levels(images, levels):
-    return np.asarray(as_levels(images, levels)) / (levels - 1)
 
 
 def class_by_class(labels, classes):

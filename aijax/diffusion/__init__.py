@@ -10,6 +10,7 @@ from aijax.diffusion.guidance import (
     classifier_guidance,
     reconstruction_guidance,
 )
+from aijax.diffusion.images import bits_of_images, compare_images, sample_images
 from aijax.diffusion.latent import (
     LatentModel,
     decode_latents,
@@ -26,7 +27,13 @@ from aijax.diffusion.losses import (
     flow_matching_loss,
     sliced_score_matching,
 )
-from aijax.diffusion.metrics import frechet_distance, kernel_distance, precision_recall, sliced_wasserstein
+from aijax.diffusion.metrics import (
+    frechet_distance,
+    kernel_distance,
+    nearest_distance,
+    precision_recall,
+    sliced_wasserstein,
+)
 from aijax.diffusion.predictions import as_kind, consistency_fn, convert, edm_denoiser
 from aijax.diffusion.process import Process, add_noise, probability_flow, reverse_sde
 from aijax.diffusion.samplers import (
@@ -62,16 +69,16 @@ from aijax.diffusion.variational import hybrid_loss, variational_bound, variatio
 
 __all__ = [
     "DDIM", "DDPM", "DPM2", "EDM", "LCM", "LMS", "PNDM", "VE", "VP", "AdaptiveODE", "Clip", "Consistency", "Cosine",
-    "DPMAdaptive", "DPMpp2S", "DPMppSDE", "DynamicThreshold", "Euler", "EulerMaruyama", "Flow", "Grid", "Heun", "Known",
-    "LatentModel", "Linear", "Multistep", "PredictorCorrector", "ProbabilityFlow", "Process", "ReverseDiffusion",
-    "Singlestep", "SubVP", "Table", "UniPC", "add_noise", "as_kind", "bits_per_dim", "classifier_free",
-    "classifier_free_batch", "classifier_guidance", "consistency_distillation_loss", "consistency_fn",
-    "consistency_ratios", "consistency_training_loss", "convert", "ddpm", "decode", "decode_latents", "denoising_loss",
-    "dequantise", "discretise", "drop_condition", "edm_denoiser", "edm_loss", "encode", "encode_images", "fast_blocks",
-    "flow_matching_loss", "frechet_distance", "generate", "hybrid_loss", "image_to_image", "interpolate",
-    "kernel_distance", "latent_model", "linear_table", "load_pipeline", "log_likelihood", "make_grid", "make_table",
-    "measured_scaling", "precision_recall", "probability_flow", "ratio_grid", "reconstruction_guidance", "remember",
-    "repaint", "respace", "reverse_grid", "reverse_sde", "sample", "score_based", "sdedit", "self_conditioned",
-    "sliced_score_matching", "sliced_wasserstein", "spherical_interpolation", "variational_bound", "variational_loss",
-    "zero_terminal_snr",
+    "DPMAdaptive", "DPMpp2S", "DPMppSDE", "DynamicThreshold", "Euler", "EulerMaruyama", "Flow", "Grid", "Heun",
+    "Known", "LatentModel", "Linear", "Multistep", "PredictorCorrector", "ProbabilityFlow", "Process",
+    "ReverseDiffusion", "Singlestep", "SubVP", "Table", "UniPC", "add_noise", "as_kind", "bits_of_images",
+    "bits_per_dim", "classifier_free", "classifier_free_batch", "classifier_guidance", "compare_images",
+    "consistency_distillation_loss", "consistency_fn", "consistency_ratios", "consistency_training_loss", "convert",
+    "ddpm", "decode", "decode_latents", "denoising_loss", "dequantise", "discretise", "drop_condition", "edm_denoiser",
+    "edm_loss", "encode", "encode_images", "fast_blocks", "flow_matching_loss", "frechet_distance", "generate",
+    "hybrid_loss", "image_to_image", "interpolate", "kernel_distance", "latent_model", "linear_table", "load_pipeline",
+    "log_likelihood", "make_grid", "make_table", "measured_scaling", "nearest_distance", "precision_recall",
+    "probability_flow", "ratio_grid", "reconstruction_guidance", "remember", "repaint", "respace", "reverse_grid",
+    "reverse_sde", "sample", "sample_images", "score_based", "sdedit", "self_conditioned", "sliced_score_matching",
+    "sliced_wasserstein", "spherical_interpolation", "variational_bound", "variational_loss", "zero_terminal_snr",
 ]  # fmt: skip

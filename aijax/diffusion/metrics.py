@@ -122,6 +122,15 @@ def sliced_wasserstein(
     return jnp.mean(distances) ** (1 / order)
 
 
+def nearest_distance(x: Float[Array, "n d"], others: Float[Array, "m d"]) -> Array:
+    """Returns the mean distance of rows to the nearest of others; of samples to what was trained on: memorisation.
+
+    >>> float(nearest_distance(jnp.array([[0.0], [3.0]]), jnp.array([[1.0], [5.0]])))
+    1.5
+    """
+    return jnp.concatenate([_distances(x[rows], others).min(1) for rows in cut_rows(len(x), 1024)]).mean()
+
+
 def precision_recall(real: Float[Array, "n d"], generated: Float[Array, "m d"], *, k: int = 3) -> tuple[Array, Array]:
     """Returns the share of generated samples within a real one's ball, and of real ones within a generated one's.
 

@@ -197,7 +197,7 @@ class Codebook(nn.Module):
 
 
 class Stages(nn.Module):
-    """What encoders and decoders have in common; `block_out_channels` and `attention` are in the order of the stages."""
+    """What encoders and decoders share; `block_out_channels` and `attention` are in the order of the stages."""
 
     out_channels: int
     attention: tuple[bool, ...]

@@ -1,6 +1,7 @@
 """Training: the step, the loop, the optimisers, checkpoints and metrics; one loop for every objective."""
 
 from aijax.train.checkpoints import Checkpoints
+from aijax.train.classifier import fit_classifier
 from aijax.train.evaluate import evaluate, make_evaluate_step
 from aijax.train.experiment import Evaluation, Experiment
 from aijax.train.fit import Fitted, fit
@@ -14,6 +15,6 @@ from aijax.train.step import make_step
 
 __all__ = [
     "OPTIMIZERS", "SCHEDULES", "Checkpoints", "Evaluation", "Experiment", "Fitted", "Hook", "Prepared", "Recorder",
-    "TrainState", "evaluate", "fit", "init_state", "make_evaluate_step", "make_optimizer", "make_schedule", "make_step",
-    "pack", "prepare", "train",
+    "TrainState", "evaluate", "fit", "fit_classifier", "init_state", "make_evaluate_step", "make_optimizer",
+    "make_schedule", "make_step", "pack", "prepare", "train",
 ]  # fmt: skip

@@ -11,14 +11,14 @@ from aijax.launch.cli import main
 
 @pytest.fixture
 def run(root, tmp_path):
-    """`run(name, *words) -> metrics, names of figures` of the config."""
+    """`run(name, *words, folder="run") -> metrics, names of figures` of the config."""
 
-    def start(name, *words):
+    def start(name, *words, folder="run"):
         config = str(root / f"configs/diffusion/{name}.py")
-        assert main(["run", config, "--workdir", str(tmp_path / "run"), *words]) == 0
-        figures = list((tmp_path / "run" / "figures").glob("*.png"))
+        assert main(["run", config, "--workdir", str(tmp_path / folder), *words]) == 0
+        figures = list((tmp_path / folder / "figures").glob("*.png"))
         assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
-        metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
+        metrics = json.loads((tmp_path / folder / "summary.json").read_text())["metrics"]
         return metrics, {figure.stem for figure in figures}
 
     return start
@@ -36,7 +36,7 @@ def test_a_mixture_in_the_plane(run):
 
 
 @pytest.mark.slow
-def test_digits_with_classes(run):
+def test_digits_with_classes_and_what_is_distilled_of_them(run, tmp_path):
     metrics, figures = run(
         "digits", "--config.total_steps=3", "--config.model.width=16", "--config.model.depth=1",
         "--config.sample.count=20", "--config.sample.block=15", "--config.sample.steps=2", "--config.judge.epochs=1",
@@ -47,6 +47,13 @@ def test_digits_with_classes(run):
     assert metrics["sample_frechet_distance"] > metrics["test_frechet_distance"]
     assert 3 < metrics["test_bits_per_dim"] < 8
     assert figures >= {"curves", "samples"}
+    student, figures = run(
+        "consistency_digits", f"--config.teacher={tmp_path / 'run'}", "--config.stages=(3,5)", "--config.steps=2",
+        "--config.num_samples=20", "--config.judge.epochs=1", "--config.judge.model.widths=(8,)", folder="student",
+    )  # fmt: skip
+    assert student["test_pixel_frechet_distance"] == metrics["test_pixel_frechet_distance"]
+    assert {f"{name}_class_accuracy" for name in ("one_step", "two_step", "teacher")} < set(student)
+    assert figures == {"samples"}
 
 
 @pytest.mark.parametrize(
