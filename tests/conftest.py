@@ -16,8 +16,10 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 # programs run once: compiling them well would take longer than they save
 jax.config.update("jax_disable_most_optimizations", True)
-if jax.__version_info__[:2] == (0, 10):  # these emitters compile in half the time; later XLA has no such choice
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+COMPILE_FLAGS = "--xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__[:2] == (0, 10):  # its other emitters compile in half the time; later XLA has no such choice
+    COMPILE_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILE_FLAGS}"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -98,11 +100,10 @@ def start_aijax():
     """`start(*words) -> Popen`: the command line in a process of its own, its output captured as text."""
 
     def start(*words: object, **options) -> subprocess.Popen:
-        environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
         return subprocess.Popen(
             [sys.executable, "-m", "aijax", *map(str, words)],
             cwd=options.pop("cwd", ROOT),
-            env=environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": COMPILE_FLAGS},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
