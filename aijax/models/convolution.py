@@ -9,9 +9,10 @@ is bilinear, so its derivatives are two more bilinear maps of the same numbers:
 
 On a CPU, XLA computes dL/dk of a 3 x 3 convolution at a quarter of the speed of the convolution itself, and two hundred
 times slower yet inside a loop such as `jax.lax.scan`, where its convolutions of exchanged dimensions are slow too. Here
-dL/dx is a convolution as any other, and on CPUs dL/dk a product of matrices, [o, h w] times the [h w, i j c] pixels
-that each y sees, for so many images at a time as the cache holds. `convolve` can be differentiated forwards, backwards
-and again, mapped by `vmap` and sharded; inside of `shard_map` it is XLA's own, as is dL/dk on other platforms.
+dL/dx is a convolution as any other. So is dL/dk on CPUs, with channels c for images, images b for channels and g for
+the kernel, each copied into that order, for so many images at a time as the cache holds. `convolve` can be
+differentiated forwards, backwards and again, mapped by `vmap` and sharded; inside of `shard_map` it is XLA's own, as is
+dL/dk on other platforms. A 1 x 1 kernel is a matrix and its convolution a product.
 """
 
 import functools
@@ -29,8 +30,8 @@ from aijax.typing import Array, Float
 
 Pair = tuple[int, int]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-CHUNK_BYTES = 2**21
-"""Size of the matrices of pixels that the derivative by the kernel makes at a time on CPUs."""
+CHUNK_BYTES = 2**20
+"""Size of the gradients g of images that the derivative by the kernel takes at a time on CPUs."""
 
 
 class Conv(nn.Module):
@@ -96,6 +97,8 @@ def convolve(
     space = tuple(n + sum(p) for n, p in zip(x.shape[1:3], padding, strict=True))
     if any(n < size for n, size in zip(space, kernel.shape[:2], strict=True)):
         raise ConfigError(f"kernel: expected one no larger than {list(space)} pixels, got {list(kernel.shape[:2])}")
+    if kernel.shape[:2] == stride == (1, 1) and padding == ((0, 0), (0, 0)):
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
     convolution = conv_p.bind if set(jax.sharding.get_abstract_mesh().axis_types) <= {AxisType.Auto} else _convolution
     return convolution(x, kernel, stride=stride, dilation=(1, 1), padding=padding)
 
@@ -122,26 +125,26 @@ def _kernel_gradient(x, g, *, size, stride, dilation, padding):
     return jax.linear_transpose(lambda kernel: _convolution(x, kernel, **options), kernel)(g)[0]
 
 
-def _kernel_gradient_by_products(x, g, *, size, stride, dilation, padding):
-    """dL/dk as a sum of matrix products, one for each chunk of images."""
+def _kernel_gradient_by_chunks(x, g, *, size, stride, dilation, padding):
+    """dL/dk as a sum of convolutions of the channels of x by g, one for each chunk of images."""
     b, h, w, o = g.shape
-    c, places = x.shape[-1], [(i, j) for i in range(size[0]) for j in range(size[1])]
-    fitting = max(CHUNK_BYTES // max(len(places) * h * w * c * x.dtype.itemsize, 1), 1)
+    fitting = max(CHUNK_BYTES // max(h * w * o * g.dtype.itemsize, 1), 1)
     chunk = max(n for n in range(1, b + 1) if b % n == 0 and n <= fitting) if b else 1
+    around = []
+    for n, m, window, step, spread, (before, _) in zip(
+        x.shape[1:3], (h, w), size, stride, dilation, padding, strict=True
+    ):
+        around.append((before, window + (m - 1) * step - (n - 1) * spread - 1 - before))
+    total = jnp.zeros((x.shape[-1], *size, o), jnp.promote_types(x.dtype, jnp.float32))
 
     def add(total, images):
         x, g = images
-        space = [(*around, spread - 1) for around, spread in zip(padding, dilation, strict=True)]
-        x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *space, (0, 0, 0)])
-        ends = (h - 1) * stride[0] + 1, (w - 1) * stride[1] + 1
-        seen = [x[:, i : i + ends[0] : stride[0], j : j + ends[1] : stride[1]] for i, j in places]
-        pixels = jnp.concatenate(seen, -1).reshape(-1, len(places) * c)
-        return total + jnp.matmul(g.reshape(-1, o).T, pixels, preferred_element_type=total.dtype), None
+        options = {"lhs_dilation": dilation, "rhs_dilation": stride, "preferred_element_type": total.dtype}
+        x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+        return total + jax.lax.conv_general_dilated(x, g, (1, 1), around, dimension_numbers=DIMENSIONS, **options), None
 
-    total = jnp.zeros((o, len(places) * c), jnp.promote_types(x.dtype, jnp.float32))
-    chunks = [a.reshape(b // chunk, chunk, *a.shape[1:]) for a in (x, g)]
-    total, _ = jax.lax.scan(add, total, chunks)
-    return total.T.reshape(*size, c, o).astype(x.dtype)
+    total, _ = jax.lax.scan(add, total, [a.reshape(b // chunk, chunk, *a.shape[1:]) for a in (x, g)])
+    return total.transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 def _primitive(name, function, *options):
@@ -166,7 +169,7 @@ def _space(x):
 conv_p = _primitive("convolve", _convolution)
 kernel_gradient_p = _primitive("convolve_kernel_gradient", _kernel_gradient, "size")
 mlir.register_lowering(
-    kernel_gradient_p, mlir.lower_fun(_kernel_gradient_by_products, multiple_results=False), platform="cpu"
+    kernel_gradient_p, mlir.lower_fun(_kernel_gradient_by_chunks, multiple_results=False), platform="cpu"
 )
 ad.defbilinear(
     conv_p,
