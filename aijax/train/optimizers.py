@@ -5,7 +5,7 @@ each parameter two multipliers, of the weight decay and of the learning rate; pa
 one instance of the optimiser, so that the multipliers mean exactly what the optimiser itself means by the two numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import optax.contrib
 from aijax.binding import bind
 from aijax.errors import ConfigError, choose
 from aijax.train import update_rules
+from aijax.train.layers import layer_multipliers, scale_by_layer
 from aijax.trees import match_rules
 from aijax.typing import Params, PyTree
 
@@ -59,7 +60,8 @@ def make_optimizer(
         `clip_norm`, a bound on the global norm of the gradient; three ordered lists of pairs in which the first pattern
         that matches a parameter's whole path wins: `weight_decay_rules` (multipliers; a parameter that none matches
         decays if it has two or more dimensions), `learning_rate_rules` (multipliers, default 1) and `freeze_rules`
-        (booleans, default False); and the optimiser's own arguments under optax's names.
+        (booleans, default False); `layer_decay`, which multiplies the rate of each layer (see `layers`); and the
+        optimiser's own arguments under optax's names.
       schedule: the learning rate at a step.
       params: the parameters or their shapes.
       where: the section's place in the config, for messages.
@@ -81,6 +83,10 @@ def make_optimizer(
     if weight_decay and name not in DECAYING:
         decaying = ", ".join(DECAYING)
         raise ConfigError(f"{where}.weight_decay: {name} does not decay weights; expected one of {decaying}, or 0")
+
+    layer_decay = own.pop("layer_decay", None)
+    if layer_decay is not None:
+        multipliers = layer_multipliers(params, layer_decay, f"{where}.layer_decay")
 
     def rules(kind: str, default) -> PyTree:
         return match_rules(own.pop(f"{kind}_rules", ()) or (), params, default=default, where=f"{where}.{kind}_rules")
@@ -108,9 +114,6 @@ def make_optimizer(
     if "frozen" in jax.tree.leaves(labels):
         kinds["frozen"] = optax.set_to_zero()
     update = next(iter(kinds.values())) if len(kinds) == 1 else optax.partition(kinds, labels)
-    return chain([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)], update), frozen
-
-
-def chain(before: Sequence[optax.GradientTransformation], update: optax.GradientTransformation):
-    """Returns the transformations one after another."""
-    return optax.chain(*before, update) if before else update
+    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts += [update] if layer_decay is None else [update, scale_by_layer(multipliers)]
+    return optax.chain(*parts) if len(parts) > 1 else update, frozen

@@ -43,6 +43,7 @@ FIELDS = {
     "compute_dtype": str | None,
     "accumulate_steps": int,
     "ema_decay": float | None,
+    "sharpness_radius": float | None,
     "tensorboard": bool,
     "wandb": Mapping | None,
 }
@@ -130,6 +131,9 @@ def prepare(
         raise ConfigError(
             f"config.ema_decay: expected a number from 0 up to, not including, 1 or None, got {ema_decay}"
         )
+    sharpness_radius = config.get("sharpness_radius")
+    if sharpness_radius is not None and not sharpness_radius > 0:
+        raise ConfigError(f"config.sharpness_radius: expected a distance above 0 or None, got {sharpness_radius}")
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     init_params = jax.jit(experiment.init)  # traced once, for the shapes here and for the values in `init`
@@ -143,6 +147,7 @@ def prepare(
         compute_dtype=compute_dtype,
         ema_decay=ema_decay,
         frozen=frozen if any(jax.tree.leaves(frozen)) else None,
+        sharpness_radius=sharpness_radius,
     )
 
     def with_optimizer(params):

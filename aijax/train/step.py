@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from aijax.train.sharpness import sharpness_aware
 from aijax.train.state import TrainState
 from aijax.trees import split_rows
 from aijax.typing import Array, Batch, LossFn, Metrics, Params, PRNGKey, PyTree
@@ -26,6 +27,7 @@ def make_step(
     compute_dtype: jnp.dtype | str | None = None,
     ema_decay: float | None = None,
     frozen: PyTree | None = None,
+    sharpness_radius: float | None = None,
 ) -> Step:
     """Returns the pure function `step(state, batch, key) -> (state, metrics)`.
 
@@ -42,6 +44,7 @@ def make_step(
         moments and parameters keep their own type.
       ema_decay: keeps an average, `ema <- decay * ema + (1 - decay) * params`, when given (Polyak and Juditsky 1992).
       frozen: tree of booleans like the parameters; where True no gradient is taken.
+      sharpness_radius: takes the gradient at the worst point at this distance, when given (see `sharpness`).
 
     Returns:
       The step. Its metrics are those of `loss_fn` and `loss`, `gradient_norm` (before clipping), `learning_rate`.
@@ -56,13 +59,14 @@ def make_step(
         return loss.astype(jnp.float32), {"loss": loss} | dict(metrics)
 
     gradient = jax.grad(loss_at, has_aux=True)
+    if accumulate_steps > 1:
+        gradient = accumulate(gradient, accumulate_steps)
+    if sharpness_radius is not None:
+        gradient = sharpness_aware(gradient, sharpness_radius)
 
     def step(state: TrainState, batch: Batch, key: PRNGKey) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
-        if accumulate_steps == 1:
-            grads, metrics = gradient(state.params, batch, key)
-        else:
-            grads, metrics = accumulate(gradient, accumulate_steps)(state.params, batch, key)
+        grads, metrics = gradient(state.params, batch, key)
         metrics = dict(metrics) | {"gradient_norm": optax.tree.norm(grads)}
         if schedule is not None:
             metrics["learning_rate"] = schedule(state.step)

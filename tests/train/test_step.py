@@ -46,6 +46,16 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts):
     assert_close(metrics, whole_metrics)
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_sharpness_aware_steps_go_by_the_gradient_at_the_worst_nearby_point(parts):
+    state, metrics = stepped(sharpness_radius=0.5, accumulate_steps=parts)
+    gradient = jax.grad(lambda params: loss_fn(params, BATCH, None)[0])
+    here = gradient(PARAMS)
+    nearby = jax.tree.map(lambda p, g: p + 0.5 * g / optax.tree.norm(here), PARAMS, here)
+    assert_close(state.params, jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, gradient(nearby)))
+    assert_close(metrics["loss"], loss_fn(PARAMS, BATCH, None)[0])
+
+
 def test_the_average_follows_the_parameters():
     decay, seen = 0.9, [PARAMS]
     for count in range(1, 4):
