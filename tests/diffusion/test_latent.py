@@ -1,5 +1,6 @@
 """Latent diffusion: exact where the denoiser knows the answer, and against published pipelines."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.diffusion import UniPC, decode_latents, encode_images, generate, image_to_image, measured_scaling
+from aijax.diffusion import DDPM, UniPC, decode_latents, encode_images, generate, image_to_image, measured_scaling
 from aijax.diffusion.diagonal_gaussian import DiagonalGaussian
 from aijax.diffusion.latent import LatentModel
 from aijax.diffusion.stable_diffusion import latent_model
 from aijax.errors import ConfigError
+from aijax.parallel import batch_sharding, make_mesh, replicated
 
 SHAPE = (2, 3, 1)
 SCHEDULER = ("DDIM", {"prediction_type": "sample", "clip_sample": False})
@@ -77,6 +79,22 @@ def test_is_one_pure_function():
     np.testing.assert_allclose(gradient["text"], [-2 * 1.5, (2 * 3 - 2) * 1.5, 2 * 1.5], rtol=1e-4)
     many = jax.eval_shape(jax.vmap(lambda key: made(key, PARAMS, TOKENS, MODEL)), jax.random.split(KEY, 3))
     assert many.shape == (3, 2, *SHAPE)
+
+
+def test_a_batch_over_eight_devices_is_that_of_one():
+    def mixing(params, z, t, condition):
+        mixed = jnp.einsum("nhwc,hwHW->nHWc", z, params)
+        return jnp.tanh(mixed) + jnp.cos(t) * condition["wanted"][:, None, None, None]
+
+    model = dataclasses.replace(MODEL, denoiser=mixing)
+    params = PARAMS | {"denoiser": jax.random.normal(KEY, (2, 3, 2, 3))}
+    tokens = jax.random.randint(KEY, (16, 2), 0, 3)
+    made = functools.partial(generate, KEY, model=model, null_tokens=NULL, guidance=2.0, steps=4, sampler=DDPM())
+    mesh = make_mesh(data=4, fsdp=2)
+    split = batch_sharding(mesh)
+    images = made(jax.device_put(params, replicated(mesh)), jax.device_put(tokens, split), sharding=split)
+    assert len(images.sharding.device_set) == 8 and images.addressable_shards[0].data.shape[0] == 2
+    np.testing.assert_allclose(images, made(params, tokens), atol=1e-6)
 
 
 def test_latents_are_drawn_scaled_and_decoded_again():
