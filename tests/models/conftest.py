@@ -60,7 +60,7 @@ def published(golden):
     def read(case):
         folder = golden / "vision_text" / case
         data = load_file(folder / "data.safetensors")
-        convert = {"vit_hf": vit_from_hugging_face, "gpt2_hf": gpt2_from_hugging_face}[case.split("/")[0]]
+        convert = {"gpt2_hf": gpt2_from_hugging_face}[case.split("/")[0]]
         return data, {path.stem: convert(read_weights(path)) for path in folder.glob("*s.safetensors")}
 
     return read
@@ -77,35 +77,6 @@ def linear(weights, name, transpose=True):
 
 def norm(weights, name):
     return {"scale": weights[f"{name}.weight"], "bias": weights[f"{name}.bias"]}
-
-
-def vit_from_hugging_face(weights):
-    """Returns our parameters; the class token takes its row of the position table."""
-    blocks, body = {}, "vit.encoder.layer"
-    for i in range(sum(name.endswith("layernorm_before.weight") for name in weights)):
-        attention = {
-            name: linear(weights, f"{body}.{i}.attention.attention.{name}") for name in ("query", "key", "value")
-        }
-        attention["out"] = linear(weights, f"{body}.{i}.attention.output.dense")
-        blocks[f"block_{i}"] = {
-            "attention": attention,
-            "mlp": {
-                "up": linear(weights, f"{body}.{i}.intermediate.dense"),
-                "down": linear(weights, f"{body}.{i}.output.dense"),
-            },
-            "norm_attention": norm(weights, f"{body}.{i}.layernorm_before"),
-            "norm_mlp": norm(weights, f"{body}.{i}.layernorm_after"),
-        }
-    positions = weights["vit.embeddings.position_embeddings"][0]
-    patches = "vit.embeddings.patch_embeddings.projection"
-    side = int(np.sqrt(len(positions) - 1))
-    return {
-        "embedding": {"kernel": weights[f"{patches}.weight"].transpose(2, 3, 1, 0), "bias": weights[f"{patches}.bias"]},
-        "class_token": weights["vit.embeddings.cls_token"][0] + positions[:1],
-        "positions": positions[1:].reshape(side, side, -1),
-        "encoder": blocks | {"norm": norm(weights, "vit.layernorm")},
-        "head": linear(weights, "classifier"),
-    }
 
 
 def gpt2_from_hugging_face(weights):

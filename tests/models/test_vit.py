@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import load_file
 
 from aijax import models
 from aijax.errors import ConfigError
+from aijax.models import pretrained
 
 
 def shapes_of(model, *shape):
@@ -16,9 +18,10 @@ def shapes_of(model, *shape):
     return jax.eval_shape(lambda key: models.init(key, model, x), jax.random.key(0))
 
 
-def test_it_is_the_published_vit(quick_jit, x64, published):
-    data, trees = published("vit_hf/base_p8")
-    model = models.ViT(8, 32, 2, 4, 7, mlp_ratio=2.0, norm_epsilon=1e-12)
+def test_it_is_the_published_vit(quick_jit, x64, golden):
+    folder = golden / "vision_text/vit_hf/base_p8"
+    data = load_file(folder / "data.safetensors")
+    model, params = models.load(folder, "float64")
     x = jnp.asarray(data["in.pixel_values"].transpose(0, 2, 3, 1), jnp.float64)
     labels = data["in.labels"]
 
@@ -26,21 +29,14 @@ def test_it_is_the_published_vit(quick_jit, x64, published):
         logits, state = model.apply({"params": params}, x, capture_intermediates=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, state["intermediates"])
 
-    (loss, (logits, seen)), grads = quick_jit(jax.value_and_grad(loss_and_all, has_aux=True))(trees["weights"])
+    (loss, (logits, seen)), grads = quick_jit(jax.value_and_grad(loss_and_all, has_aux=True))(params)
     np.testing.assert_allclose(logits, data["out.logits"], atol=1e-10)
     np.testing.assert_allclose(loss, data["out.loss"], atol=1e-10)
     for i in range(2):
         block = seen["encoder"][f"block_{i}"]["__call__"][0]
         np.testing.assert_allclose(block, data[f"out.hidden_{i + 1}"], atol=1e-5)
-    expected = trees["grads"]
-    expected["class_token"] = grads["class_token"]  # ours holds the sum of two published tables
+    expected = pretrained.from_tensors(pretrained.read_config(folder), load_file(folder / "grads.safetensors"))[1]
     chex.assert_trees_all_close(grads, expected, atol=1e-6)
-
-
-def test_sincos_positions_are_those_of_moco_v3(x64, golden):
-    table = np.load(golden / "vision_text/sincos2d_mocov3/v1/data.npz")["table"]
-    ours = models.sincos2d((7, 5), 32)
-    np.testing.assert_allclose(ours.reshape(35, 32), table.reshape(35, 32), atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +150,57 @@ def test_an_image_of_another_size_than_the_positions_is_refused(small_vit, small
 def test_an_unknown_variant_is_refused(variant):
     with pytest.raises(ConfigError, match=r"^variant: "):
         models.vit(variant)
+
+
+def features_of(quick_jit, model, params, images, **how):
+    return quick_jit(lambda params: model.apply({"params": params}, images, with_features=True, **how))(params)
+
+
+def test_registers_masks_and_kept_patches(quick_jit, random_params, small_vit, images):
+    model = small_vit(num_registers=2, token_positions="all", mask_token=True, pool="cls_gap", num_classes=None)
+    params = random_params(model, images)
+    assert params["token_positions"].shape == (3, 16)
+    _, whole = features_of(quick_jit, model, params, images)
+    assert whole.last.shape == (3, 7, 16)
+    np.testing.assert_allclose(whole.pooled[:, 16:], whole.last[:, 3:].mean(axis=1), rtol=1e-5)
+    hide = jnp.zeros((3, 4), bool).at[0, 1].set(True)
+    _, hidden = features_of(quick_jit, model, params, images, hide=hide)
+    assert not np.allclose(hidden.last[0], whole.last[0])
+    np.testing.assert_allclose(hidden.last[1:], whole.last[1:], atol=1e-6)
+    # all patches in another order give the same class token
+    keep = jnp.broadcast_to(jnp.array([3, 1, 0, 2]), (3, 4))
+    _, kept = features_of(quick_jit, model, params, images, keep=keep)
+    np.testing.assert_allclose(kept.last[:, 0], whole.last[:, 0], atol=1e-5)
+    np.testing.assert_allclose(kept.last[:, 3:], whole.last[:, 3:][:, keep[0]], atol=1e-5)
+
+
+def test_patches_of_several_images_are_those_images(quick_jit, random_params, small_vit, images):
+    from aijax.models.patches import to_patches
+
+    model = small_vit(pool="map", position_resize="bilinear_antialias")
+    params = random_params(model, images)
+    wanted = quick_jit(model.apply)({"params": params}, images)
+    patches = to_patches(images, (4, 4)).reshape(3, 4, 16)
+    padded = jnp.pad(patches, ((0, 0), (0, 2), (0, 0)), constant_values=9.0)
+    shapes, mask = jnp.full((3, 2), 2), jnp.arange(6)[None] < jnp.full((3, 1), 4)
+    found = quick_jit(lambda p: model.apply({"params": p}, padded, shapes=shapes, mask=mask))(params)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(ConfigError, match="images given as patches need their shapes"):
+        model.apply({"params": params}, padded)
+
+
+def test_images_of_another_size_and_tokens_left_out(quick_jit, small_vit, small_params):
+    large = jax.random.normal(jax.random.key(2), (2, 12, 16, 1))
+    outputs = [
+        quick_jit(small_vit(position_resize=method).apply)({"params": small_params}, large)
+        for method in ("bicubic", "zoom")
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    dropped = small_vit(position_resize="zoom", token_dropout_rate=0.5)
+
+    def train(key):
+        return dropped.apply(
+            {"params": small_params}, large, train=True, with_features=True, rngs={"dropout": key}
+        )[1].last  # fmt: skip
+
+    assert jax.eval_shape(train, jax.random.key(0)).shape == (2, 7, 16)
