@@ -1,0 +1,6 @@
+"""Interpretability: what happens inside of a network, as transformations of pure functions."""
+
+from aijax.interp.capture import AtLayer, activation_gradients, capture, intervene, tap_names
+from aijax.taps import tap
+
+__all__ = ["AtLayer", "activation_gradients", "capture", "intervene", "tap", "tap_names"]
