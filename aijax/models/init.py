@@ -27,6 +27,27 @@ def init(key: PRNGKey, model: nn.Module, *inputs: Any) -> Params:
     (4, 8)
     """
     inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
-    if not hasattr(model, "scan") or is_scanned(model.depth, model.scan):
-        return model.init(key, *inputs)["params"]
-    return unstack_blocks(model.clone(scan=True).init(key, *inputs)["params"])
+    scanned = _scanned(model)
+    params = scanned.init(key, *inputs)["params"]
+    if scanned == model:
+        return params
+    if scanned == model.clone(**({"scan": True} if hasattr(model, "scan") else {})):  # one stack, and it is looped
+        return params if is_scanned(model.depth, model.scan) else unstack_blocks(params)
+    wanted = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs)["params"])
+    return _unstack_like(wanted, params)
+
+
+def _scanned(model):
+    """The model with all its stacks of blocks scanned, those of models within it too."""
+    fields = type(model).__dataclass_fields__
+    within = {name: getattr(model, name) for name in fields if name != "parent"}
+    new = {name: _scanned(value) for name, value in within.items() if isinstance(value, nn.Module)}
+    return model.clone(**new, **({"scan": True} if "scan" in fields else {}))
+
+
+def _unstack_like(wanted, params):
+    if not isinstance(params, dict):
+        return params
+    if "blocks" in params and "blocks" not in wanted:
+        params = unstack_blocks(params)
+    return {name: _unstack_like(wanted[name], child) for name, child in params.items()}
