@@ -144,6 +144,12 @@ def keep_batch_split(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *[P.UNCONSTRAINED] * (x.ndim - 1)))
 
 
+def on_many_devices() -> bool:
+    """Returns whether the program that is being compiled `on_mesh` has its batch split over more devices than one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.axis_names) > 1
+
+
 def parameter_shardings(
     mesh: Mesh,
     parameters: PyTree,

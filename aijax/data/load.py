@@ -10,6 +10,7 @@ from aijax.errors import ConfigError, choose
 
 LOADERS = {
     "digits": ("bundled", "digits", {}),
+    "captioned_digits": ("captioned_digits", "captioned_digits", {}),
     "iris": ("bundled", "table", {"table": "iris"}),
     "wine": ("bundled", "table", {"table": "wine"}),
     "breast_cancer": ("bundled", "table", {"table": "breast_cancer"}),

@@ -34,10 +34,16 @@ def corrupt(key: PRNGKey, images: Images, name: str, severity: int = 3) -> Image
     >>> corrupt(jax.random.key(0), jnp.full((1, 4, 4, 1), 0.5), "brightness", 2)[0, 0, 0].round(2).tolist()
     [0.699999988079071]
     """
-    function, levels = choose(CORRUPTIONS, name, "corruption")
-    if severity not in range(1, 6):
-        raise ConfigError(f"severity: expected 1 to 5, got {severity!r}")
+    check_corruption(name, severity)
+    function, levels = CORRUPTIONS[name]
     return jnp.clip(function(key, images, levels[severity - 1]), 0, 1)
+
+
+def check_corruption(name: str, severity: int, where: str = "corruption") -> None:
+    """Raises a `ConfigError` for an unknown corruption, or a severity that is not 1 to 5."""
+    choose(CORRUPTIONS, name, where)
+    if severity not in range(1, 6):
+        raise ConfigError(f"{where}: expected a severity of 1 to 5, got {severity!r}")
 
 
 def gaussian_noise(key: PRNGKey, images: Images, deviation: float) -> Images:

@@ -32,11 +32,8 @@ def softmax_cross_entropy(
     >>> softmax_cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))
     Array([1.3862944, 1.3862944], dtype=float32)
     """
-    if not 0 <= label_smoothing < 1:
-        raise ConfigError(f"label_smoothing: expected 0 or more and below 1, got {label_smoothing}")
-    targets = as_probabilities(targets, logits)
-    smoothed = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]
-    return -jnp.sum(smoothed * jax.nn.log_softmax(logits), axis=-1)
+    targets = smooth(as_probabilities(targets, logits), label_smoothing)
+    return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
 
 
 def sigmoid_cross_entropy(logits: Float[Array, "*b k"], targets: Shaped[Array, "..."]) -> Float[Array, "*b"]:
@@ -112,6 +109,17 @@ def as_probabilities(targets: Shaped[Array, "..."], logits: Float[Array, "*b k"]
             f"logits, got {targets.dtype} {list(targets.shape)}"
         )
     return jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+
+
+def smooth(probabilities: Float[Array, "*b k"], amount: float) -> Float[Array, "*b k"]:
+    """Returns probabilities of which a share `amount` is spread evenly over all classes.
+
+    Raises:
+      ConfigError: an amount out of range.
+    """
+    if not 0 <= amount < 1:
+        raise ConfigError(f"label_smoothing: expected 0 or more and below 1, got {amount}")
+    return (1 - amount) * probabilities + amount / probabilities.shape[-1]
 
 
 def check_temperature(temperature: float) -> None:

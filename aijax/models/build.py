@@ -8,19 +8,21 @@ import flax.linen as nn
 from aijax.binding import bind
 from aijax.errors import ConfigError, choose
 from aijax.models.autoencoder import AutoencoderKL, VQModel
+from aijax.models.clip import CLIP
 from aijax.models.cnn import CNN
 from aijax.models.dit import DiT
 from aijax.models.film_mlp import FiLMMLP
 from aijax.models.lm import LanguageModel
 from aijax.models.mlp import MLP
 from aijax.models.mmdit import MMDiT
-from aijax.models.text import CLIPText
+from aijax.models.text import CLIPText, TextEncoder
 from aijax.models.unet import unet
 from aijax.models.vit import ViT, decode_variant
 
 NAMES = {
-    "autoencoder_kl": AutoencoderKL, "clip_text": CLIPText, "cnn": CNN, "dit": DiT, "film_mlp": FiLMMLP,
-    "lm": LanguageModel, "mlp": MLP, "mmdit": MMDiT, "unet": unet, "vit": ViT, "vq_autoencoder": VQModel,
+    "autoencoder_kl": AutoencoderKL, "clip": CLIP, "clip_text": CLIPText, "cnn": CNN, "dit": DiT, "film_mlp": FiLMMLP,
+    "lm": LanguageModel, "mlp": MLP, "mmdit": MMDiT, "text_encoder": TextEncoder, "unet": unet, "vit": ViT,
+    "vq_autoencoder": VQModel,
 }  # fmt: skip
 VARIANTS = {"vit": decode_variant}
 SIZES = (

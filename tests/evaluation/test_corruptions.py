@@ -30,7 +30,7 @@ def test_a_blur_keeps_the_mean_and_an_even_image(images):
 
 @pytest.mark.parametrize(
     ("name", "severity", "message"),
-    [("gausian_noise", 1, "did you mean 'gaussian_noise'"), ("contrast", 6, "severity: expected 1 to 5, got 6")],
+    [("gausian_noise", 1, "did you mean 'gaussian_noise'"), ("contrast", 6, "expected a severity of 1 to 5, got 6")],
 )
 def test_mistakes_are_told(images, name, severity, message):
     with pytest.raises(ConfigError, match=message):
