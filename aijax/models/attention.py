@@ -15,14 +15,12 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError
 from aijax.models.block_spec import BlockSpec, dense, norm
 from aijax.models.rotary import frequencies, rotary_angles, rotate
+from aijax.taps import asked, tap_in
 from aijax.typing import Array, Bool, Float, Int
-
-WEIGHTS = "attention_weights"
-"""The collection in which attention weights `[b, h, t, s]` are put where it is mutable."""
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of an attention, `[b, s, h, k]` each."""
+    """Keys and values of an attention, `[b, g, s, k]` each: head by head, as they are read one token at a time."""
 
     keys: Array
     values: Array
@@ -50,6 +48,8 @@ class Context(NamedTuple):
 
 class Attention(nn.Module):
     """Self-attention, or attention to the memory of the context: [b, t, d] -> [b, t, d], and the cache if there is one.
+
+    What is tapped: "heads", what each head has read, `[b, t, h, k]`; and for who asks "weights", `[b, h, t, s]`.
 
     Attributes:
       spec: of the block.
@@ -79,9 +79,8 @@ class Attention(nn.Module):
         if source is None and cache is None:
             raise ConfigError("memory: cross-attention needs one, got None")
         remembered = self.to_memory and source is None
-        if remembered:
-            key, value = cache
-        else:
+        key = value = None
+        if not remembered:
             num_kv_heads = spec.num_kv_heads or spec.num_heads
             key, value = (self._heads(source, name, num_kv_heads, head_width) for name in ("key", "value"))
         if spec.qk_norm:
@@ -89,20 +88,23 @@ class Attention(nn.Module):
             key = key if remembered else norm(spec, "norm_key")(key)
         if scale is not None:
             query = query * scale.astype(query.dtype)
+        how = {"scale": spec.attention_scale}
         if self.to_memory:
-            cache = None if cache is None else KeyValues(key.astype(cache.keys.dtype), value.astype(cache.values.dtype))
-            how = {"mask": _by_heads(context.memory_mask)}
+            how["mask"] = _by_heads(context.memory_mask)
+            if cached and not remembered:
+                cache = _write(cache, key, value, 0)
         else:
             if context.angles is not None or spec.rotary:
                 angles = self._angles(x.shape[1], head_width, context)
                 query, key = rotate(query, angles), rotate(key, angles)
-            how = {"mask": _by_heads(context.mask), "bias": context.bias, "causal": spec.causal}
-            if cache is not None:
-                cache, seen = _write(cache, KeyValues(key, value), context.length, spec.causal)
-                key, value = cache
+            how |= {"mask": _by_heads(context.mask), "bias": context.bias}
+            if cached:
+                cache = _write(cache, key, value, context.length)
+                seen = _seen(cache, x.shape[1], context.length, spec.causal)
                 how["mask"] = seen if how["mask"] is None else seen & how["mask"]
-                how["causal"] = False
-        y = self._read(query, key, value, scale=spec.attention_scale, **how)
+            else:
+                how["causal"] = spec.causal
+        y = self._read(query, *(cache if cached else (key, value)), cached=cached, **how)
         y = dense(spec, width, "out")(y.reshape(*x.shape[:-1], -1))
         return (y, cache) if cached else y
 
@@ -114,15 +116,16 @@ class Attention(nn.Module):
             return context.angles
         return rotary_angles(context.length + jnp.arange(length), frequencies(head_width))
 
-    def _read(self, query: Array, key: Array, value: Array, **how: Any) -> Array:
+    def _read(self, query: Array, key: Array, value: Array, *, cached: bool, **how: Any) -> Array:
         rate = 0.0 if self.deterministic else self.spec.attention_dropout_rate
-        watched = self.is_mutable_collection(WEIGHTS) and not self.is_initializing()
-        if not (rate or watched):
-            return attend(query, key, value, implementation=self.spec.implementation, **how)
-        query, key, value = nn.dtypes.promote_dtype(query, key, value)
-        weights = attention_weights(query, key, **how)
-        self.sow(WEIGHTS, "weights", weights)
-        return read(nn.Dropout(rate, deterministic=self.deterministic)(weights), value)
+        if rate or cached or asked(self, "weights"):
+            query, key, value = nn.dtypes.promote_dtype(query, key, value)
+            key, value = (key, value) if cached else (_heads_first(key), _heads_first(value))
+            weights = tap_in(self, "weights", _weights(query, key, **how))
+            y = _mix(nn.Dropout(rate, deterministic=self.deterministic)(weights), value)
+        else:
+            y = attend(query, key, value, implementation=self.spec.implementation, **how)
+        return tap_in(self, "heads", y)
 
 
 def attend(
@@ -151,7 +154,8 @@ def attend(
     """
     query, key, value = nn.dtypes.promote_dtype(query, key, value)
     if query.dtype == jnp.float64:
-        return read(attention_weights(query, key, causal=causal, mask=mask, bias=bias, scale=scale), value)
+        weights = attention_weights(query, key, causal=causal, mask=mask, bias=bias, scale=scale)
+        return _mix(weights, _heads_first(value))
     bias = bias if bias is None else bias.reshape((1,) * (4 - bias.ndim) + bias.shape).astype(query.dtype)
     return jax.nn.dot_product_attention(
         query, key, value, bias, mask, is_causal=causal, scale=scale, implementation=implementation
@@ -168,11 +172,16 @@ def attention_weights(
     scale: float | None = None,
 ) -> Float[Array, "b h t s"]:
     """Returns softmax(scale q k^T + bias) for each head, in at least 32 bits; the arguments are those of `attend`."""
+    return _weights(query, _heads_first(key), causal=causal, mask=mask, bias=bias, scale=scale)
+
+
+def _weights(query, key, *, causal=False, mask=None, bias=None, scale=None):
+    """Attention weights `[b, h, t, s]` of keys `[b, g, s, k]`."""
     batch, length, heads, width = query.shape
-    groups = key.shape[2]
+    groups = key.shape[1]
     query = query.reshape(batch, length, groups, heads // groups, width)
     dtype = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("btghk,bsgk->bghts", query, key, preferred_element_type=dtype)
+    scores = jnp.einsum("btghk,bgsk->bghts", query, key, preferred_element_type=dtype)
     scores = scores.reshape(batch, heads, length, -1) * (width**-0.5 if scale is None else scale)
     scores = scores if bias is None else scores + bias
     seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else None
@@ -183,25 +192,31 @@ def attention_weights(
     return jax.nn.softmax(scores)
 
 
-def read(weights: Float[Array, "b h t s"], value: Float[Array, "b s g k"]) -> Float[Array, "b t h k"]:
-    """Returns the values that the weights choose, of the values' type."""
+def _mix(weights, value):
+    """The values `[b, g, s, k]` that the weights choose, `[b, t, h, k]`, of the values' type."""
     batch, heads, length, _ = weights.shape
-    groups, width = value.shape[2:]
+    groups, width = value.shape[1], value.shape[3]
     weights = weights.reshape(batch, groups, heads // groups, length, -1).astype(value.dtype)
-    return jnp.einsum("bghts,bsgk->btghk", weights, value).reshape(batch, length, heads, width)
+    return jnp.einsum("bghts,bgsk->btghk", weights, value).reshape(batch, length, heads, width)
 
 
-def _write(cache: KeyValues, new: KeyValues, length: Array, causal: bool) -> tuple[KeyValues, Array]:
-    """The cache with new entries from place `length` on, and which places each query sees."""
-    written = KeyValues(
-        *(
-            jax.lax.dynamic_update_slice_in_dim(old, entries.astype(old.dtype), length, axis=1)
-            for old, entries in zip(cache, new, strict=True)
-        )
+def _heads_first(x):
+    return jnp.swapaxes(x, 1, 2)
+
+
+def _write(cache: KeyValues, key: Array, value: Array, place: Any) -> KeyValues:
+    """The cache with keys and values `[b, t, g, k]` from a place on."""
+    new = (
+        jax.lax.dynamic_update_slice_in_dim(old, _heads_first(entries).astype(old.dtype), place, axis=2)
+        for old, entries in zip(cache, (key, value), strict=True)
     )
-    count, places = new.keys.shape[1], jnp.arange(cache.keys.shape[1])
+    return KeyValues(*new)
+
+
+def _seen(cache: KeyValues, count: int, length: Array, causal: bool) -> Array:
+    """Which places of the cache each of `count` new tokens sees."""
     last = length + (jnp.arange(count) if causal else jnp.full(count, count - 1))
-    return written, (places <= last[:, None])[None, None]
+    return (jnp.arange(cache.keys.shape[2]) <= last[:, None])[None, None]
 
 
 def _by_heads(mask: Array | None) -> Array | None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import choose
-from aijax.models.attention import WEIGHTS, Attention, Context, KeyValues
+from aijax.models.attention import Attention, Context, KeyValues
 from aijax.models.block_spec import BlockSpec, activate, dense, norm
 from aijax.parallel import keep_batch_split
 from aijax.typing import Any, Array, Bool, Float, Int
@@ -59,7 +59,7 @@ class Cache(NamedTuple):
     def size(self) -> int:
         """Most tokens it has room for."""
         layer = self.layers if isinstance(self.layers, dict) else self.layers[0]
-        return layer["attention"].keys.shape[-3]
+        return layer["attention"].keys.shape[-2]
 
 
 class PerBlock(NamedTuple):
@@ -220,18 +220,18 @@ def empty_cache(model: Transformer, width: int, batch: int, size: int, memory: i
 
     >>> spec = BlockSpec(num_heads=4, num_kv_heads=2, causal=True)
     >>> jax.tree.map(jnp.shape, empty_cache(Transformer(1, spec), 32, batch=3, size=10).layers[0]["attention"].keys)
-    (3, 10, 2, 8)
+    (3, 2, 10, 8)
     """
     spec = model.spec
     dtype = dtype or spec.dtype or jnp.promote_types(spec.param_dtype, jnp.result_type(float))
-    heads = (spec.num_kv_heads or spec.num_heads, spec.head_width or width // spec.num_heads)
+    heads, head_width = spec.num_kv_heads or spec.num_heads, spec.head_width or width // spec.num_heads
     lengths = {"attention": size} | ({"cross_attention": memory} if spec.cross_attention else {})
     scan = is_scanned(model.depth, model.scan)
 
     def layer():
         lead = (model.depth, batch) if scan else (batch,)
         return {
-            name: KeyValues(*(jnp.zeros((*lead, length, *heads), dtype) for _ in range(2)))
+            name: KeyValues(*(jnp.zeros((*lead, heads, length, head_width), dtype) for _ in range(2)))
             for name, length in lengths.items()
         }
 
@@ -283,7 +283,7 @@ def _scan_blocks(
 
     scanned = nn.scan(
         body,
-        variable_axes={"params": 0, "intermediates": 0, WEIGHTS: 0},
+        variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, nn.broadcast),
         length=depth,

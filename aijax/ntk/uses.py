@@ -28,7 +28,7 @@ from aijax.jaxprs import CALLS, evaluate, opened, scan_parts
 from aijax.ntk.products import Product, product
 from aijax.typing import Array
 
-UNCHANGED = {"copy", "copy_p", "sharding_constraint", "name", "convert_element_type", "optimization_barrier"}
+UNCHANGED = {"copy", "copy_p", "sharding_constraint", "name", "convert_element_type", "optimization_barrier", "tap"}
 REARRANGED = {
     "reshape": ("new_sizes",),
     "transpose": ("permutation",),

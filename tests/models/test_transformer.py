@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from aijax import models, parallel
 from aijax.errors import ConfigError
-from aijax.models.attention import WEIGHTS, Attention, attend, attention_weights
+from aijax.interp import capture
+from aijax.models.attention import Attention, attend, attention_weights
 from aijax.models.rotary import rotate
 from aijax.models.transformer import TENSOR_RULES, empty_cache
 
@@ -175,12 +176,9 @@ def test_padding_is_not_attended_to_and_weights_can_be_captured(quick_jit, rando
     x = jax.random.normal(jax.random.key(0), (2, 4, 8))
     params, mask = {"params": random_params(model, x)}, jnp.arange(4) < jnp.array([[4], [2]])
 
-    @quick_jit
-    def run(x):
-        return model.apply(params, x, mask=mask, mutable=[WEIGHTS])
-
+    run = quick_jit(capture(lambda x: model.apply(params, x, mask=mask), ".*/weights"))
     y, captured = run(x)
-    (weights,) = captured[WEIGHTS]["block_0"]["attention"]["weights"]
+    weights = captured["block_0/attention/weights"]
     assert weights.shape == (2, 2, 4, 4)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     assert np.all(weights[1, :, :, 2:] == 0)
