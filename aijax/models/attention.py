@@ -92,6 +92,8 @@ class Attention(nn.Module):
         if self.to_memory:
             how["mask"] = _by_heads(context.memory_mask)
             if cached and not remembered:
+                if key.shape[1] != cache.keys.shape[2]:
+                    raise ConfigError(f"memory: the cache is for {cache.keys.shape[2]} tokens, got {key.shape[1]}")
                 cache = _write(cache, key, value, 0)
         else:
             if context.angles is not None or spec.rotary:

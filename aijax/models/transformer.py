@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 
 from aijax.errors import choose
 from aijax.models.attention import Attention, Context, KeyValues
@@ -47,7 +48,8 @@ class Cache(NamedTuple):
     Attributes:
       layers: for each block, its keys and values by attention: "attention", and "cross_attention" where there is a
         memory; stacked along a first axis for a scanned stack.
-      length: tokens read so far.
+      length: tokens read so far; more than there is room for overwrite the last, which only
+        `jax.experimental.checkify` tells.
       memory_mask: which tokens of the memory, whose keys and values it has, may be attended to, `[b, m]`.
     """
 
@@ -123,6 +125,7 @@ class Transformer(nn.Module):
         policy = choose(REMAT_POLICIES, self.remat, "remat")
         block = Block if policy is None else nn.remat(Block, policy=policy, prevent_cse=not scan)
         if cache is not None:
+            checkify.debug_check(cache.length + x.shape[1] <= cache.size, "cache: more tokens than it has room for")
             cache = cache if memory is None else cache._replace(memory_mask=memory_mask)
             memory_mask = cache.memory_mask
         context = Context(mask, bias, angles, memory, memory_mask, None if cache is None else cache.length)
