@@ -23,6 +23,7 @@ from aijax.gp.model import GP, Evidence, prior_mean
 from aijax.gp.observations import known, residuals
 from aijax.kernels import Scaled, Sum, White, separate
 from aijax.kernels.base import as_points
+from aijax.kernels.products import map_points
 from aijax.linalg.kronecker import along_axis, kronecker_eigen, kronecker_log_density, kronecker_matvec
 from aijax.linalg.vectors import check_count
 from aijax.parameters import noun, static
@@ -155,12 +156,31 @@ class GridPosterior:
     columns: tuple[tuple[int, ...], ...]
 
     def predict(self, x_new: Any, full_covariance: bool = False) -> tuple[Array, Array]:
-        """Returns the mean of f at q points, and its variance `[q]` or covariance `[q, q]`."""
+        """Returns the mean of f at q points, and its variance `[q]`, in blocks, or its covariance `[q, q]`."""
         points = as_points(x_new)
         if points.shape[1] != (coordinates := sum(map(len, self.columns))):
             raise DataError(
                 f"x_new: expected points of {coordinates} coordinates, got an array of shape {points.shape}"
             )
+        if not full_covariance:
+            return map_points(self._moments, x_new)
+        mean, turned = self._mean(x_new)
+        rows = functools.reduce(_row_products, turned)
+        told = jnp.matmul(rows * self.precision.reshape(-1), rows.T, precision="highest")
+        return mean, self.gp.kernel(points) - told
+
+    def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
+        """Returns functions drawn jointly at q points, `[num_samples, q]`, by a factor of their covariance."""
+        return draw_normal(key, *self.predict(x_new, full_covariance=True), num_samples)
+
+    def _moments(self, x_new):
+        mean, turned = self._mean(x_new)
+        told = _contract([part**2 for part in turned], self.precision)
+        return mean, jnp.maximum(self.gp.kernel.diagonal(as_points(x_new)) - told, 0)
+
+    def _mean(self, x_new):
+        """Returns the mean, and for each axis K* by its eigenvectors."""
+        points = as_points(x_new)
         kernel, _ = split_white(self.gp.kernel)
         parts = separate(kernel, self.columns)
         cross = [
@@ -169,17 +189,7 @@ class GridPosterior:
         mean = _contract(cross, self.weights)
         shift = prior_mean(self.gp, x_new, len(mean))
         mean = mean + (shift if shift.shape == mean.shape else shift[:, None])
-        turned = [jnp.matmul(c, u, precision="highest") for c, u in zip(cross, self.vectors, strict=True)]
-        if full_covariance:
-            rows = functools.reduce(_row_products, turned)
-            told = jnp.matmul(rows * self.precision.reshape(-1), rows.T, precision="highest")
-            return mean, self.gp.kernel(points) - told
-        told = _contract([part**2 for part in turned], self.precision)
-        return mean, jnp.maximum(self.gp.kernel.diagonal(points) - told, 0)
-
-    def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
-        """Returns functions drawn jointly at q points, `[num_samples, q]`, by a factor of their covariance."""
-        return draw_normal(key, *self.predict(x_new, full_covariance=True), num_samples)
+        return mean, [jnp.matmul(c, u, precision="highest") for c, u in zip(cross, self.vectors, strict=True)]
 
 
 def grid_points(*axes: Float[Array, "..."]) -> Float[Array, "n d"]:

@@ -35,6 +35,7 @@ from aijax.gp.exact import draw_normal
 from aijax.gp.likelihoods import Likelihood
 from aijax.gp.model import GP, Evidence, prior_mean
 from aijax.gp.observations import check_points
+from aijax.kernels.products import map_points
 from aijax.parameters import check_parameters, debug_check_parameters, noun, static
 from aijax.typing import Any, Array, PRNGKey
 
@@ -120,25 +121,25 @@ class LaplacePosterior:
     converged: Array
 
     def predict(self, x_new: Any, full_covariance: bool = False) -> tuple[Array, Array]:
-        """Returns mean and variance of f, each `[n_new]`, or the covariance; for c classes each `[n_new, c]`."""
-        mean, cross = self._mean(x_new)
-        if mean.ndim == 2:
+        """Returns mean and variance of f, each `[n_new]`, or the covariance; for c classes each `[n_new, c]`.
+
+        Variances are worked out in blocks of points.
+        """
+        if self.mode.ndim == 2:
             if full_covariance:
                 raise ConfigError("full_covariance: of classes it is given point by point, by latent_covariance")
-            return mean, jnp.diagonal(self._class_covariance(cross, x_new), axis1=1, axis2=2)
-        gram = None if self.curvature.minus_root is None else self.gp.kernel(self.x)
-        half, back = self.curvature.halves(gram, cross.T)
-        if full_covariance:
-            covariance = self.gp.kernel(x_new) - half.T @ half
-            return mean, covariance if back is None else covariance + back.T @ back
-        variance = self.gp.kernel.diagonal(x_new) - jnp.sum(half**2, 0)
-        return mean, jnp.maximum(variance if back is None else variance + jnp.sum(back**2, 0), 0)
+            mean, covariance = self.latent_covariance(x_new)
+            return mean, jnp.diagonal(covariance, axis1=1, axis2=2)
+        if not full_covariance:
+            return map_points(self._moments, x_new)
+        mean, half, back = self._halves(x_new)
+        covariance = self.gp.kernel(x_new) - half.T @ half
+        return mean, covariance if back is None else covariance + back.T @ back
 
     def latent_covariance(self, x_new: Any) -> tuple[Array, Array]:
         """Returns mean and variance of the latents of each point, as `Likelihood.predict` takes them: of c classes with
         their covariances, `[n_new, c, c]`."""
-        mean, cross = self._mean(x_new)
-        return (mean, self._class_covariance(cross, x_new)) if mean.ndim == 2 else self.predict(x_new)
+        return map_points(self._class_moments, x_new) if self.mode.ndim == 2 else self.predict(x_new)
 
     def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
         mean, covariance = self.predict(x_new, full_covariance=True)
@@ -149,9 +150,20 @@ class LaplacePosterior:
         mean = jnp.matmul(cross, self.gradient, precision="highest")
         return mean + _columns_like(prior_mean(self.gp, x_new, len(mean)), mean), cross
 
-    def _class_covariance(self, cross, x_new):
+    def _halves(self, x_new):
+        mean, cross = self._mean(x_new)
+        gram = None if self.curvature.minus_root is None else self.gp.kernel(self.x)
+        return mean, *self.curvature.halves(gram, cross.T)
+
+    def _moments(self, x_new):
+        mean, half, back = self._halves(x_new)
+        variance = self.gp.kernel.diagonal(x_new) - jnp.sum(half**2, 0)
+        return mean, jnp.maximum(variance if back is None else variance + jnp.sum(back**2, 0), 0)
+
+    def _class_moments(self, x_new):
+        mean, cross = self._mean(x_new)
         prior = self.gp.kernel.diagonal(x_new)[:, None, None] * jnp.eye(self.mode.shape[1], dtype=cross.dtype)
-        return prior - self.curvature.reduction(cross.T)
+        return mean, prior - self.curvature.reduction(cross.T)
 
 
 def check_likelihood_data(likelihood: Likelihood, gp: GP, x: Any, y: Any, observed: Any = None) -> None:

@@ -15,6 +15,7 @@ from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import draw_normal
 from aijax.gp.model import GP, Evidence, prior_mean
 from aijax.gp.observations import known, residuals
+from aijax.kernels.products import map_points
 from aijax.linalg.toeplitz import durbin_levinson, toeplitz_log_density, toeplitz_solve
 from aijax.parameters import noun
 from aijax.typing import Any, Array, PRNGKey
@@ -82,20 +83,28 @@ class ToeplitzPosterior:
     converged: Array
 
     def predict(self, x_new: Any, full_covariance: bool = False) -> tuple[Array, Array]:
-        """Returns the mean of f at q points, and its variance `[q]` or covariance `[q, q]`; memory `[n, q]`."""
-        cross = self.gp.kernel(x_new, self.x)
-        mean = cross @ self.weights
-        shift = prior_mean(self.gp, x_new, len(cross))
-        mean = mean + (shift if shift.shape == mean.shape else shift[:, None])
-        told = toeplitz_solve(self.column, self.predictor, self.variance, cross.T)
-        if full_covariance:
-            covariance = self.gp.kernel(x_new) - cross @ told
-            return mean, (covariance + covariance.T) / 2
-        return mean, jnp.maximum(self.gp.kernel.diagonal(x_new) - jnp.sum(cross * told.T, 1), 0)
+        """Returns the mean of f at q points, and its variance `[q]`, in blocks, or its covariance `[q, q]`."""
+        if not full_covariance:
+            return map_points(self._moments, x_new)
+        mean, cross, told = self._mean(x_new)
+        covariance = self.gp.kernel(x_new) - cross @ told
+        return mean, (covariance + covariance.T) / 2
 
     def sample(self, key: PRNGKey, x_new: Any, num_samples: int) -> Array:
         """Returns functions drawn jointly at q points, `[num_samples, q]`, by a factor of their covariance."""
         return draw_normal(key, *self.predict(x_new, full_covariance=True), num_samples)
+
+    def _moments(self, x_new):
+        mean, cross, told = self._mean(x_new)
+        return mean, jnp.maximum(self.gp.kernel.diagonal(x_new) - jnp.sum(cross * told.T, 1), 0)
+
+    def _mean(self, x_new):
+        """Returns the mean, K*, and `A^-1 K*^T`."""
+        cross = self.gp.kernel(x_new, self.x)
+        mean = cross @ self.weights
+        shift = prior_mean(self.gp, x_new, len(cross))
+        mean = mean + (shift if shift.shape == mean.shape else shift[:, None])
+        return mean, cross, toeplitz_solve(self.column, self.predictor, self.variance, cross.T)
 
 
 def _data(gp, x, y, observed):

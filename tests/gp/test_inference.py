@@ -109,3 +109,16 @@ def test_parameters_known_inside_compiled_functions_only_are_checked_by_checkify
     checked = checkify.checkify(jax.jit(jax.value_and_grad(value)))
     assert "gp.kernel.lengthscale: expected a positive number" in checked(-1.0)[0].get()
     assert checked(1.0)[0].get() is None
+
+
+@pytest.mark.parametrize(
+    ("solver", "y"), [(gp.Laplace(gp.Bernoulli()), np.arange(4) > 1), (gp.Grid((4,)), np.arange(4.0))]
+)
+def test_predictions_of_many_points_are_made_in_blocks(solver, y):
+    posterior = gp.condition(MODEL, np.linspace(0, 1, 4), y, solver=solver)
+    z = np.linspace(-1, 2, 2050)
+    mean, std = gp.predict(posterior, z)
+    few, spread = gp.predict(posterior, z[1020:1030])
+    np.testing.assert_allclose(mean[1020:1030], few, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(std[1020:1030], spread, rtol=1e-5, atol=1e-6)
+    assert "scan" in str(jax.make_jaxpr(lambda z: gp.predict(posterior, z))(z))
