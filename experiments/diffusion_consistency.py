@@ -1,8 +1,10 @@
 """Distils a class-conditional diffusion model into a consistency model and measures its samples beside the teacher's.
 
-The student begins as the teacher. Over stages of more and more noise levels it learns to give the same x_0 at both ends
-of a Heun step of the teacher's ODE, by the pseudo-Huber distance, weights 1 / (s_hi - s_lo) and log-normal levels (Song
-and Dhariwal 2023, with a teacher). `one_step`, `two_step` and `teacher` are measured as in `train_diffusion`.
+The student begins as the teacher. Over stages of so many noise levels it learns to give the same x_0 at both ends of a
+Heun step of the teacher's ODE (Song et al. 2023, algorithm 2, without an averaged target), at log-normal levels, the
+square of the difference weighted as EDM weighs its own. As the steps are of second order, as many levels as the teacher
+takes to sample suffice, and each more is one more that errors are handed down. `one_step`, `two_step` and `teacher` are
+measured as in `train_diffusion`.
 """
 
 import functools
@@ -81,8 +83,8 @@ def distil(config, teacher, consistent_fn, process, source, levels):
             for function, values in ((consistent_fn, params), (teacher.apply_fn, teacher.params))
         )
         return diffusion.consistency_distillation_loss(
-            loss_key, student, None, taught, process, x0, distance="pseudo_huber", weighting="inverse_gap",
-            **noise_levels,
+            loss_key, student, None, taught, process, x0, distance="l2", weighting="edm",
+            sigma_data=teacher.config.objective.sigma_data, **noise_levels,
         ).mean(), {}  # fmt: skip
 
     step = make_step(loss_fn, optimizer, ema_decay=config.ema_decay)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from aijax.diffusion.predictions import check_output
+from aijax.diffusion.predictions import check_output, edm_weight
 from aijax.diffusion.process import Process, like_rows
 from aijax.errors import choose
 from aijax.typing import Array, Callable, Float, Int, PRNGKey
@@ -32,6 +32,7 @@ def consistency_training_loss(
     *,
     distance: str = "pseudo_huber",
     weighting: str = "inverse_gap",
+    sigma_data: float = 0.5,
     probabilities: Array | None = None,
     index: Int[Array, " n"] | None = None,
     noise: Array | None = None,
@@ -47,14 +48,16 @@ def consistency_training_loss(
       ratios: increasing sigma / alpha, `[N]`, such as `consistency_ratios(N)`. Pad them, with probabilities of 0, for
         one program at any N.
       distance: "pseudo_huber" (default) or "l2".
-      weighting: "inverse_gap", 1/(s_hi - s_lo) (default), or "uniform".
+      weighting: "inverse_gap", 1/(s_hi - s_lo) (default), "edm", 1/c_out(s_hi)^2, by which the square counts in the
+        network's own units, or "uniform".
+      sigma_data: of weighting "edm", default 0.5.
       probabilities: of each index from 0 to N - 2, such as `lognormal_probabilities(ratios)`; default equal.
       index, noise: in place of drawn ones.
     """
     ratios = jnp.asarray(ratios, x0.dtype)
     index, noise = _draw(key, x0, ratios, probabilities, index, noise)
     low, high = _noisy(process, x0, noise, ratios[index]), _noisy(process, x0, noise, ratios[index + 1])
-    return _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting)
+    return _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting, sigma_data)
 
 
 def consistency_distillation_loss(
@@ -68,6 +71,7 @@ def consistency_distillation_loss(
     *,
     distance: str = "l2",
     weighting: str = "uniform",
+    sigma_data: float = 0.5,
     probabilities: Array | None = None,
     index: Int[Array, " n"] | None = None,
     noise: Array | None = None,
@@ -80,7 +84,7 @@ def consistency_distillation_loss(
     index, noise = _draw(key, x0, ratios, probabilities, index, noise)
     high = _noisy(process, x0, noise, ratios[index + 1])
     low = heun_step(denoise_fn, process, high, ratios[index + 1], ratios[index])
-    return _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting)
+    return _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting, sigma_data)
 
 
 def heun_step(denoise_fn: Callable, process: Process, x: Array, ratio: Array, ratio_next: Array) -> Array:
@@ -163,7 +167,7 @@ def _noisy(process, x0, noise, ratio):
     return like_rows(process.alpha_at(ratio), x0) * (x0 + like_rows(ratio, x0) * noise)
 
 
-def _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting):
+def _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance, weighting, sigma_data):
     ratio_low, ratio_high = ratios[index], ratios[index + 1]
     output = consistency_fn(high, process.time_at(ratio_high))
     check_output(output, high, "consistency_fn")
@@ -171,5 +175,9 @@ def _loss(consistency_fn, target_fn, process, low, high, ratios, index, distance
     square = jnp.sum((output - jax.lax.stop_gradient(target)) ** 2, tuple(range(1, high.ndim)))
     constant = 0.00054 * math.sqrt(high[0].size)
     options = {"l2": lambda: square, "pseudo_huber": lambda: jnp.sqrt(square + constant**2) - constant}
-    weights = {"uniform": lambda: 1.0, "inverse_gap": lambda: 1 / (ratio_high - ratio_low)}
+    weights = {
+        "uniform": lambda: 1.0,
+        "inverse_gap": lambda: 1 / (ratio_high - ratio_low),
+        "edm": lambda: edm_weight(ratio_high, sigma_data),
+    }
     return choose(weights, weighting, "weighting")() * choose(options, distance, "distance")()

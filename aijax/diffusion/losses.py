@@ -23,7 +23,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from aijax.diffusion.predictions import check_output, to_eps, to_x0
+from aijax.diffusion.predictions import check_output, edm_weight, to_eps, to_x0
 from aijax.diffusion.process import Process, add_noise, check_times, like_rows
 from aijax.diffusion.schedules import Table
 from aijax.errors import ConfigError, choose
@@ -206,7 +206,7 @@ def _weight(name, process, t, alpha, sigma, sigma_data):
         "min_snr": lambda: (False, jnp.minimum((alpha / sigma) ** 2, MIN_SNR)),
         "v": lambda: (False, (alpha**2 / sigma + sigma) ** 2),
         "velocity": lambda: (False, (alpha / sigma + 1) ** 2),
-        "edm": lambda: (False, ((sigma / alpha) ** 2 + sigma_data**2) / (sigma / alpha * sigma_data) ** 2),
+        "edm": lambda: (False, edm_weight(sigma / alpha, sigma_data)),
     }
     return choose(options, name, "weighting")()
 

@@ -44,8 +44,8 @@ def gaussian_of(x: Float[Array, "n d"]) -> Gaussian:
 def frechet_distance(a: Gaussian | Float[Array, "n d"], b: Gaussian | Float[Array, "m d"]) -> Array:
     """Returns |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), a scalar.
 
-    The trace of the root is the sum of the singular values of S_a^(1/2) S_b^(1/2), each root by a symmetric
-    eigendecomposition: it is real and finite for covariances of any rank.
+    With S = F^T F the trace of the root is the sum of the singular values of F_a F_b^T, real and finite for covariances
+    of any rank. F is the centred features where they are fewer than their dimensions, else a symmetric root.
 
     Args:
       a, b: features, or their Gaussians.
@@ -53,12 +53,11 @@ def frechet_distance(a: Gaussian | Float[Array, "n d"], b: Gaussian | Float[Arra
     >>> float(frechet_distance(Gaussian(jnp.zeros(2), jnp.eye(2)), Gaussian(jnp.ones(2), jnp.eye(2))).round(4))
     2.0
     """
-    a, b = (part if isinstance(part, Gaussian) else gaussian_of(part) for part in (a, b))
-    if a.mean.shape != b.mean.shape:
-        raise DataError(f"features: expected equal dimensions, got {a.mean.shape[0]} and {b.mean.shape[0]}")
-    root = _root(a.covariance) @ _root(b.covariance)
-    shared = jnp.linalg.svd(root, compute_uv=False).sum()
-    return jnp.sum((a.mean - b.mean) ** 2) + jnp.trace(a.covariance) + jnp.trace(b.covariance) - 2 * shared
+    (mean_a, root_a), (mean_b, root_b) = map(_mean_and_root, (a, b))
+    if mean_a.shape != mean_b.shape:
+        raise DataError(f"features: expected equal dimensions, got {mean_a.shape[0]} and {mean_b.shape[0]}")
+    shared = jnp.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    return jnp.sum((mean_a - mean_b) ** 2) + jnp.sum(root_a**2) + jnp.sum(root_b**2) - 2 * shared
 
 
 def kernel_distance(
@@ -153,6 +152,16 @@ def inception_score(logits: Float[Array, "n k"]) -> Array:
     log_conditional = jax.nn.log_softmax(logits)
     log_marginal = jax.nn.logsumexp(log_conditional, 0) - jnp.log(len(logits))
     return jnp.exp(jnp.mean(jnp.sum(jnp.exp(log_conditional) * (log_conditional - log_marginal), 1)))
+
+
+def _mean_and_root(part):
+    """The mean [d], and F [k, d] with F^T F the covariance."""
+    if not isinstance(part, Gaussian):
+        if part.ndim == 2 and 2 <= len(part) < part.shape[1]:
+            mean = part.mean(0)
+            return mean, (part - mean) / jnp.sqrt(len(part) - 1)
+        part = gaussian_of(part)
+    return part.mean, _root(part.covariance)
 
 
 def _root(matrix):

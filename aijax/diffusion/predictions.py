@@ -141,6 +141,15 @@ def edm_scalings(ratio: Any, sigma_data: float = 0.5) -> tuple[Any, Any, Any, An
     return sigma_data**2 / total, ratio * sigma_data / root, 1 / root, xp.log(ratio) / 4
 
 
+def edm_weight(ratio: Any, sigma_data: float = 0.5) -> Any:
+    """Returns 1 / c_out^2 = (rho^2 + s^2) / (rho s)^2, which turns the square of an error of x_0 into that of F.
+
+    >>> edm_weight(0.5, 0.5)
+    8.0
+    """
+    return (ratio**2 + sigma_data**2) / (ratio * sigma_data) ** 2
+
+
 def edm_denoiser(
     network_fn: Callable[[Array, Any], Array], process: Process, *, sigma_data: float = 0.5
 ) -> Callable[[Array, Any], Array]:

@@ -33,7 +33,7 @@ def get_config(size="ddpmpp"):
             "attention_levels": () if tiny else (1,),
             "head_width": 64 if tiny else 256,
             "dropout_rate": 0.0 if tiny else 0.13,
-            "time_scale": 1000.0,
+            "time_scale": 16.0 if tiny else 1.0,
             "dtype": None if tiny else "bfloat16",
         }
     )
@@ -55,7 +55,11 @@ def get_config(size="ddpmpp"):
             "guidance": 1.5,
         }
     )
-    config.judge = ConfigDict({"model": {"name": "cnn", "widths": (32, 64, 128)}, "epochs": 2, "learning_rate": 3e-3})
+    config.judge = None
+    if not tiny:
+        config.judge = ConfigDict(
+            {"model": {"name": "cnn", "widths": (32, 64, 128)}, "epochs": 10, "learning_rate": 3e-3}
+        )
     config.likelihood = ConfigDict({"examples": 0 if tiny else 1000, "probes": 1, "block": 250})
     config.log_every_steps = 100
     config.evaluate_every_fraction = 0.25

@@ -17,12 +17,12 @@ def get_config():
     config.seed = 0
     config.teacher = "runs/digits"
     # noise levels of each stage, which all have `steps` steps
-    config.stages = (20, 80, 320)
-    config.steps = 500
+    config.stages = (18,)
+    config.steps = 2000
     config.batch_size = 128
-    config.learning_rate = 5e-4
+    config.learning_rate = 1e-3
     config.clip_norm = 1.0
-    config.ema_decay = 0.999
+    config.ema_decay = 0.995
     config.second_ratio = 0.8
     config.num_samples = 1400
     config.judge = ConfigDict({"model": {"name": "cnn", "widths": (32, 64)}, "epochs": 30, "learning_rate": 3e-3})

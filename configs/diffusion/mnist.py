@@ -24,7 +24,7 @@ def get_config(size="small"):
             "layers": 1 if tiny else 2,
             "attention_levels": () if tiny else (1, 2),
             "dropout_rate": 0.0 if tiny else 0.1,
-            "time_scale": 1000.0,
+            "time_scale": 16.0,
         }
     )
     config.process = ConfigDict({"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0})

@@ -91,10 +91,13 @@ def test_indices_are_drawn_by_their_probabilities_and_never_from_padding():
         chosen = {"distance": "l2", "weighting": "inverse_gap", "probabilities": probabilities}
         return consistency_training_loss(key, told, None, EDM(), jnp.zeros((4000, 1)), ratios, **chosen)
 
-    # one doubling has an error of 1, so that the loss is 1 / gap
+    # one doubling has an error of 1, so that the loss is its weight
     values, counts = np.unique(gaps(KEY), return_counts=True)
     np.testing.assert_allclose(values, [0.25, 1.0])
     assert counts[1] / 4000 == pytest.approx(0.25, abs=0.03)
+    given = {"distance": "l2", "weighting": "edm", "sigma_data": 1.0, "index": np.arange(3), "noise": jnp.zeros((3, 1))}
+    loss = consistency_training_loss(KEY, told, None, EDM(), jnp.zeros((3, 1)), ratios, **given)
+    np.testing.assert_allclose(loss, 1 + 1 / ratios[1:4] ** 2, rtol=1e-6)
 
 
 def test_unknown_distances_are_named():
