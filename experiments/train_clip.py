@@ -17,8 +17,8 @@ import numpy as np
 from aijax import evaluation, losses, models
 from aijax.data import load_source
 from aijax.data.augment import make_augment, make_preprocess
+from aijax.data.tokenizer import train_words
 from aijax.errors import ConfigError
-from aijax.models.clip_tokenizer import train_clip_tokenizer
 from aijax.parallel import on_many_devices
 from aijax.train import Evaluation, Experiment, start_from
 
@@ -37,8 +37,8 @@ def build(config, sources):
         raise ConfigError(f"config.data.source: {config.data.source!r} has no images with classes to make captions of")
     texts = evaluation.fill_templates(train.classes, config.templates)
     flat = [text for row in texts for text in row]
-    tokenize = train_clip_tokenizer(flat, length=config.text.context_length)
-    tokens = jnp.asarray(tokenize(flat)).reshape(len(texts), len(config.templates), -1)
+    tokenizer = train_words(flat)
+    tokens = jnp.asarray(tokenizer.rows(flat, config.text.context_length)).reshape(*np.shape(texts), -1)
     augment_batch = make_augment(config.augment, None) if config.get("augment") else lambda key, batch: batch
     preprocess_batch = make_preprocess(config.get("preprocess", {}))
 
@@ -47,7 +47,7 @@ def build(config, sources):
 
     image = train.spec["image"]
     example = jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *image.shape), image.dtype))
-    model, trained = make_model(config, tokenize)
+    model, trained = make_model(config, tokenizer)
 
     def init(key):
         fresh = models.init(key, model, example, tokens[:1, 0])
@@ -114,20 +114,20 @@ def build(config, sources):
         fields=FIELDS,
         model=model,
         preprocess=preprocess,
+        tokenizer=tokenizer,
         classes=train.classes,
         draw=retrieval,
     )
 
 
-def make_model(config, tokenize):
+def make_model(config, tokenizer):
     """Returns the dual encoder, and the parameters of a published vision tower or None."""
     if config.vision.get("pretrained"):
         module, trained = models.load(config.vision.pretrained)
         vision, trained = module.clone(num_classes=None), {name: x for name, x in trained.items() if name != "head"}
     else:
         vision, trained = models.build(config.vision, "config.vision", num_classes=None), None
-    end = int(tokenize("")[0, 1])
-    size = tokenize.vocabulary_size
-    text = models.build(config.text, "config.text", vocab_size=size, end_token=end, pool="end")
+    words = {"vocab_size": tokenizer.vocabulary_size, "end_token": tokenizer.end, "pool": "end"}
+    text = models.build(config.text, "config.text", **words)
     given = {"vision_encoder": vision, "text_encoder": text}
     return models.build({"name": "clip", **config.clip}, "config.clip", **given), trained

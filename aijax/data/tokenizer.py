@@ -1,4 +1,4 @@
-"""Tokenizers: text to whole numbers and back, either one number a character or byte-level byte pairs (BPE).
+"""Tokenizers: text to whole numbers and back, one number a character, one a word, or byte-level byte pairs (BPE).
 
 A tokenizer is a noun that a run saves beside its parameters (`save_tokenizer`) and finds again (`load_tokenizer`).
 Source of BPE: R. Sennrich, B. Haddow, A. Birch, Neural machine translation of rare words with subword units (2016);
@@ -62,6 +62,53 @@ class Characters:
 
 
 @dataclasses.dataclass(frozen=True)
+class Words:
+    """One token a word, between a start (0) and an end (1): for captions of few words.
+
+    >>> tokenizer = Words(("a", "seven"))
+    >>> tokenizer.encode("A seven"), tokenizer.decode([0, 2, 3, 1])
+    (array([0, 2, 3, 1], dtype=int32), 'a seven')
+    """
+
+    words: tuple[str, ...]
+    start = 0
+    end = 1
+
+    @property
+    def vocabulary_size(self) -> int:
+        return 2 + len(self.words)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Returns the tokens of `text`, int32; a word that is not in the vocabulary is a `DataError`."""
+        words = text.lower().split()
+        for word in words:
+            if word not in self._numbers:
+                raise DataError(f"the word {word!r} of {text!r} is not in the vocabulary")
+        return np.array([self.start, *(self._numbers[word] for word in words), self.end], np.int32)
+
+    def rows(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """Returns the tokens of texts as rows `[n, length]`, filled with the end; a longer text is a `DataError`."""
+        rows = np.full((len(texts), length), self.end, np.int32)
+        for row, text in zip(rows, texts, strict=True):
+            tokens = self.encode(text)
+            if len(tokens) > length:
+                raise DataError(f"texts: expected at most {length} tokens, got {len(tokens)} of {text!r}")
+            row[: len(tokens)] = tokens
+        return rows
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of `tokens`, without start and end."""
+        return " ".join(self.words[token - 2] for token in np.asarray(tokens).tolist() if token > self.end)
+
+    def to_json(self) -> str:
+        return json.dumps({"kind": "words", "words": self.words}, ensure_ascii=False, indent=2)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words, start=2)}
+
+
+@dataclasses.dataclass(frozen=True)
 class BytePairs:
     """Byte-level BPE: any text has tokens; `description` is the file of the library `tokenizers`."""
 
@@ -90,7 +137,12 @@ class BytePairs:
         return tokenizers.Tokenizer.from_str(self.description)
 
 
-Tokenizer = Characters | BytePairs
+Tokenizer = Characters | Words | BytePairs
+
+
+def train_words(texts: Sequence[str]) -> Words:
+    """Returns the tokenizer of the words that occur in `texts`, in the order of the alphabet."""
+    return Words(tuple(sorted({word for text in texts for word in text.lower().split()})))
 
 
 def train_characters(text: str) -> Characters:
@@ -145,6 +197,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         content = json.loads(text)
         if content.get("kind") == "characters":
             return Characters(content["characters"])
+        if content.get("kind") == "words":
+            return Words(tuple(content["words"]))
         tokenizer = BytePairs(text)
         tokenizer.vocabulary_size  # noqa: B018 the file is parsed here, not in the middle of a run
     except Exception as error:

@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aijax.data.tokenizer import Characters, load_tokenizer, save_tokenizer, train_byte_pairs, train_characters
+from aijax.data.tokenizer import (
+    Characters,
+    Words,
+    load_tokenizer,
+    save_tokenizer,
+    train_byte_pairs,
+    train_characters,
+    train_words,
+)
 from aijax.errors import DataError
 
 PROSE = "It was the best of times, it was the worst of times.\n" * 20
@@ -23,6 +31,18 @@ def test_byte_pairs_are_shorter_and_learned_the_same_each_time():
     assert train_byte_pairs(PROSE, 300) == BYTE_PAIRS
 
 
+def test_words_are_rows_between_start_and_end():
+    tokenizer = train_words(["Two red sevens", "one red zero"])
+    assert tokenizer.words == ("one", "red", "sevens", "two", "zero")
+    rows = tokenizer.rows(["two red zero", "one"], 6)
+    assert rows.tolist() == [[0, 5, 3, 6, 1, 1], [0, 2, 1, 1, 1, 1]]
+    assert [tokenizer.decode(row) for row in rows] == ["two red zero", "one"]
+    with pytest.raises(DataError, match="the word 'a' of 'a blue' is not in the vocabulary"):
+        tokenizer.encode("a blue")
+    with pytest.raises(DataError, match="texts: expected at most 3 tokens, got 5 of 'two red zero'"):
+        tokenizer.rows(["two red zero"], 3)
+
+
 def test_empty_text():
     assert len(Characters("ab").encode("")) == len(BYTE_PAIRS.encode("")) == 0
 
@@ -32,7 +52,9 @@ def test_unknown_character():
         Characters("abc").encode("abz")
 
 
-@pytest.mark.parametrize("tokenizer", [Characters('a"\né'), BYTE_PAIRS], ids=["characters", "bpe"])
+@pytest.mark.parametrize(
+    "tokenizer", [Characters('a"\né'), Words(("é", "a")), BYTE_PAIRS], ids=["characters", "words", "bpe"]
+)
 def test_a_run_folder_gives_it_back(tokenizer, tmp_path):
     path = save_tokenizer(tokenizer, tmp_path)
     assert path.name == "tokenizer.json" and [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]

@@ -1,0 +1,101 @@
+"""The experiments of classifiers and of dual encoders, with every option, at small size."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from aijax import open_run
+from aijax.errors import UserError
+from aijax.launch.cli import main
+from aijax.launch.config import load
+from aijax.launch.projects import import_experiment
+from aijax.train import prepare
+
+SMALL_VIT = (
+    "--config.model.embed_dim=16", "--config.model.depth=2", "--config.model.stem_widths=(4,)",
+    "--config.total_steps=2",
+)  # fmt: skip
+
+
+def build(root, config, **fields):
+    loaded = load(str(root / "configs" / config), [])
+    changed = ConfigDict(loaded.config.to_dict() | fields)
+    module = import_experiment(loaded.experiment, loaded.project)
+    return module.build(changed, module.load(changed)), changed
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label_smoothing": 1.0}, "config.label_smoothing: expected 0 or more and below 1"),
+        ({"loss": "softmaxx"}, "config.loss: unknown value 'softmaxx'; did you mean 'softmax'"),
+        ({"corruptions": (("fog", 3),)}, "config.corruptions: unknown value 'fog'"),
+        ({"report": ("neighbors",)}, "config.report: unknown value 'neighbors'; did you mean 'neighbours'"),
+        ({"distillation": {"run": "nowhere"}}, "nowhere: not a run folder"),
+        ({"distillation": {"run": "nowhere", "weigth": 1.0}}, "config.distillation.weigth: unknown field"),
+        ({"pretrained": "nowhere"}, "config.model: the model is that of config.pretrained"),
+        ({"pretrained": "nowhere", "model": {}}, "nowhere"),
+    ],
+)
+def test_a_wrong_option_is_told(root, fields, message):
+    with pytest.raises(UserError, match=message):
+        build(root, "vit/digits.py", **fields)
+
+
+@pytest.mark.slow
+def test_a_step_of_the_dual_encoder_is_the_same_on_a_ring_and_in_parts(root):
+    fields = {
+        "batch_size": 16,
+        "data": {"source": "captioned_digits", "train_size": 32, "test_size": 8},
+        "vision": {"name": "vit", "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "pool": "gap"},
+        "text": {"name": "text_encoder", "context_length": 14, "width": 8, "depth": 1, "num_heads": 2},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+    }
+    losses = {}
+    for name, more in {"plain": {}, "parts": {"feature_parts": 2}, "ring": {"mesh": {"data": 4}}}.items():
+        experiment, config = build(root, "clip/digits.py", **fields, **more)
+        run = prepare(experiment, config, devices=jax.devices()[: 4 if name == "ring" else 1])
+        state = run.init(jax.random.key(0))
+        batch = experiment.source[np.arange(16)]
+        _, metrics = run.step(state, batch, jax.random.key(1))
+        losses[name] = np.asarray(metrics.values)
+    np.testing.assert_allclose(losses["parts"], losses["plain"], rtol=1e-3)
+    np.testing.assert_allclose(losses["ring"], losses["plain"], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_with_every_option_teaches_another_and_is_opened(root, tmp_path):
+    config = str(root / "configs" / "vit" / "digits.py")
+    assert main(["run", config, "--workdir", str(tmp_path / "a"), *SMALL_VIT]) == 0
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("digits", {config!r})
+digits = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(digits)
+
+def get_config():
+    '''A recipe of everything.'''
+    config = digits.get_config()
+    config.model.update({{"stochastic_depth_rate": 0.1, "token_dropout_rate": 0.25, "dropout_rate": 0.1}})
+    config.augment = {{"translate": 1, "rand_augment_layers": 1, "erase": 0.2, "mixup": 0.2, "cutmix": 1.0}}
+    config.label_smoothing = 0.1
+    config.loss = "sigmoid"
+    config.sharpness_radius = 0.05
+    config.ema_decay = 0.9
+    config.optimizer = {{"name": "adafactor", "learning_rate": 1e-3, "weight_decay": 0.1, "layer_decay": 0.8,
+                        "learning_rate_rules": (("head/.*", 2.0),), "freeze_rules": (("embedding/.*", True),)}}
+    config.distillation = {{"run": {str(tmp_path / "a")!r}, "temperature": 2.0, "weight": 0.5}}
+    config.corruptions = (("gaussian_noise", 3), ("contrast", 5))
+    config.report = ("calibration", "neighbours", "ridge_probe", "logistic_probe")
+    return config
+"""
+    )
+    assert main(["run", str(recipe), "--workdir", str(tmp_path / "b"), *SMALL_VIT]) == 0
+    run = open_run(tmp_path / "b")
+    assert run.apply(np.zeros((3, 8, 8, 1), np.float32)).shape == (3, 10)
+    names = {"calibration_error", "neighbours_accuracy", "ridge_probe_accuracy", "logistic_probe_accuracy"}
+    assert {f"test/{name}" for name in names} <= set(run.metrics)
+    assert {"gaussian_noise_3/accuracy", "contrast_5/accuracy"} <= set(run.metrics)
