@@ -30,6 +30,7 @@ SIZES = (
     "convolutions", "num_groups", "vocab_size", "context_length", "num_classes", "embedding_width", "layers",
     "head_width", "out_channels", "block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups",
     "num_vq_embeddings", "num_layers", "num_hidden_layers", "num_attention_heads", "attention_head_dim", "hidden_size",
+    "mlp_width", "num_kv_heads", "projection_width",
     "intermediate_size", "max_position_embeddings", "sample_size", "pos_embed_max_size",
 )  # fmt: skip
 """Fields of models that are sizes: above zero, each of them where there are several."""
