@@ -19,7 +19,7 @@ ZERO_SNR = 2.0**-24
 def table_of(config, *, divides=False, beta_start=1e-4, beta_end=0.02, beta_schedule="linear"):
     """Returns the table of betas of a config; with `divides` one whose last alpha_bar can be divided by."""
     if config.get("trained_betas") is not None:
-        table = schedules.Table(np.asarray(config["trained_betas"], float))
+        table = schedules.Table(np.asarray(config["trained_betas"], float), monotone=False)
     else:
         names = {"squaredcos_cap_v2": "cosine", "exp": "exponential"}
         name = config.get("beta_schedule", beta_schedule)
@@ -36,7 +36,7 @@ def table_of(config, *, divides=False, beta_start=1e-4, beta_end=0.02, beta_sche
         if divides:
             betas = np.array(table.betas)
             betas[-1] = 1 - ZERO_SNR / table.alpha_bars()[-2]
-            table = schedules.Table(betas)
+            table = schedules.Table(betas, monotone=False)
     return table
 
 

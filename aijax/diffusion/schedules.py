@@ -13,7 +13,7 @@ import numpy as np
 
 from aijax.diffusion.process import Prior, Process, namespace
 from aijax.errors import ConfigError, choose
-from aijax.parameters import noun, parameter
+from aijax.parameters import noun, parameter, static
 from aijax.typing import Any
 
 BETA_CAP = 0.999
@@ -25,6 +25,8 @@ class Table(Process):
 
     Args:
       betas: `[T]`, each in (0, 1); the last may be 1 (zero terminal SNR).
+      monotone: whether the betas are to be refused where they fall, default True; levels left out of a table, or a
+        log-SNR that is steep in its middle, give betas that do.
 
     Raises:
       ConfigError: betas that are not such a list, or of T < 2.
@@ -35,6 +37,7 @@ class Table(Process):
     """
 
     betas: Any = parameter()
+    monotone: bool = static(True)
 
     t_min = 0.0
 
@@ -47,6 +50,13 @@ class Table(Process):
             if bad.any():
                 at = int(np.argmax(bad))
                 raise ConfigError(f"betas: expected numbers between 0 and 1, got {betas[at]:g} at index {at}")
+            falls = np.diff(betas) < 0
+            if self.monotone and falls.any():
+                at = int(np.argmax(falls)) + 1
+                raise ConfigError(
+                    f"betas: expected numbers that do not fall unless monotone is False, got {betas[at]:g} after "
+                    f"{betas[at - 1]:g} at index {at}"
+                )
 
     @property
     def num_levels(self) -> int:
@@ -186,7 +196,7 @@ def table_of(alpha_bar_fn: Any, num_levels: int) -> Table:
     """
     _check_levels(num_levels)
     values = alpha_bar_fn(np.arange(num_levels + 1) / num_levels)
-    return Table(np.minimum(1 - values[1:] / values[:-1], BETA_CAP))
+    return Table(np.minimum(1 - values[1:] / values[:-1], BETA_CAP), monotone=False)
 
 
 def make_table(name: str, num_levels: int = 1000, **options: Any) -> Table:
@@ -213,7 +223,7 @@ def zero_terminal_snr(table: Table) -> Table:
     """
     roots = np.sqrt(table.alpha_bars())
     alpha_bars = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
-    return Table(np.concatenate([1 - alpha_bars[:1], 1 - alpha_bars[1:] / alpha_bars[:-1]]))
+    return Table(np.concatenate([1 - alpha_bars[:1], 1 - alpha_bars[1:] / alpha_bars[:-1]]), monotone=False)
 
 
 def respace(table: Table, indices: Any) -> Table:
@@ -230,14 +240,14 @@ def respace(table: Table, indices: Any) -> Table:
         raise ConfigError(f"indices: expected increasing indices from 0, got {indices.tolist()}")
     if indices[-1] >= table.num_levels:
         raise ConfigError(f"indices: expected indices below {table.num_levels}, got {indices[-1]}")
-    return Table(-np.expm1(np.diff(table.log_alpha_bars()[indices], prepend=0.0)))
+    return Table(-np.expm1(np.diff(table.log_alpha_bars()[indices], prepend=0.0)), monotone=False)
 
 
 def discretise(process: Process, num_levels: int = 1000) -> Table:
     """Returns the table of a variance-preserving process at its times (i + 1)/T t_max."""
     _check_levels(num_levels)
     times = process.t_max * np.arange(1, num_levels + 1) / num_levels
-    return Table(-np.expm1(np.diff(-np.log1p(process.ratio(times) ** 2), prepend=0.0)))
+    return Table(-np.expm1(np.diff(-np.log1p(process.ratio(times) ** 2), prepend=0.0)), monotone=False)
 
 
 def index_of_time(process: Process, t: Any, table: Table) -> Any:

@@ -90,6 +90,10 @@ def test_zero_terminal_snr_ends_in_noise():
     "make, message",
     [
         (lambda: Table(np.array([0.1, 1.5])), "betas: expected numbers between 0 and 1, got 1.5 at index 1"),
+        (
+            lambda: Table(np.array([0.1, 0.3, 0.2])),
+            "betas: .* do not fall .*, got 0.2 after 0.3 at index 2",
+        ),
         (lambda: make_table("liner"), "schedule: unknown value 'liner'; did you mean 'linear'"),
         (lambda: linear_table(1000, 0.1, 0.01), "beta_end: expected a number from beta_start"),
         (lambda: linear_table(1), "num_levels: expected an integer of at least 2"),
