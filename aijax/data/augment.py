@@ -52,6 +52,9 @@ def augment(
     *,
     num_classes: int | None = None,
     crop_area: tuple[float, float] | None = None,
+    rotate: float = 0.0,
+    shear: float = 0.0,
+    stretch: float = 0.0,
     translate: int = 0,
     padding: Literal["constant", "reflect", "edge"] = "constant",
     flip: bool = False,
@@ -68,6 +71,9 @@ def augment(
       batch: `"image"` `[b, h, w, c]` uint8, or floating point in 0..1, and int32 `"label"` `[b]`.
       num_classes: of the labels.
       crop_area: least and largest share of the image that a random resized crop keeps, such as (0.08, 1.0).
+      rotate: degrees that an image is turned at most, each way.
+      shear: largest shear, each way.
+      stretch: a side becomes at most `exp(stretch)` times longer or shorter.
       translate: pixels that an image moves at most, each way; 4 is the usual "pad by 4 and crop" of CIFAR.
       padding: what comes in from outside: zeros ("constant"), the mirrored image ("reflect"), its border ("edge").
       flip: whether half of the images are mirrored left to right.
@@ -79,9 +85,12 @@ def augment(
     Everything is done in the order of the arguments.
     """
     keys = dict(zip(("crop", "move", "flip", "rand", "erase", "mix"), jax.random.split(key, 6), strict=True))
+    keys["bend"] = jax.random.fold_in(key, 6)
     images = batch["image"]
     if crop_area is not None:
         images = geometry.random_resized_crop(keys["crop"], to_unit(images), area=crop_area)
+    if rotate or shear or stretch:
+        images = geometry.random_affine(keys["bend"], to_unit(images), degrees=rotate, shear=shear, scale=stretch)
     if translate:
         images = geometry.random_crop(keys["move"], images, translate, mode=padding)
     if flip:
@@ -149,8 +158,15 @@ def _mix(key: PRNGKey, images: Array, labels: Array, mixup: float, cutmix: float
 
 
 def _check(fields: Mapping[str, Any], num_classes: int | None, where: str) -> None:
-    limits = {"translate": None, "rand_augment_layers": None, "rand_augment_magnitude": 10, "erase": 1}
-    for name, top in {**limits, "mixup": None, "cutmix": None}.items():
+    limits = {
+        "translate": None,
+        "rand_augment_layers": None,
+        "rand_augment_magnitude": 10,
+        "erase": 1,
+        "rotate": 180,
+        "shear": None,
+    }
+    for name, top in {**limits, "stretch": None, "mixup": None, "cutmix": None}.items():
         value = fields.get(name, 0)
         if value < 0 or (top is not None and value > top):
             raise ConfigError(f"{where}.{name}: expected {f'0 to {top}' if top else '0 or more'}, got {value}")

@@ -4,12 +4,14 @@ Images are `[b, h, w, c]` of any dtype; shapes out are static. The draws depend 
 only, so the result does not depend on how the batch is sharded.
 """
 
+import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
-from aijax.typing import Array, PRNGKey, Shaped
+from aijax.typing import Array, Float, PRNGKey, Shaped
 
 Images = Shaped[Array, "b h w c"]
 
@@ -56,6 +58,35 @@ def random_crop(
 def random_translate(key: PRNGKey, images: Images, pixels: int) -> Images:
     """Returns images, each moved by up to `pixels` pixels in x and in y; what comes in is zero."""
     return random_crop(key, images, pixels)
+
+
+def random_affine(
+    key: PRNGKey, images: Float[Array, "b h w c"], *, degrees: float = 0.0, shear: float = 0.0, scale: float = 0.0
+) -> Float[Array, "b h w c"]:
+    """Returns images, each turned, sheared and scaled about its centre (bilinear, zeros outside), floating point.
+
+    Each pixel p is taken from `c + A (p - c)` with A the product of a rotation, a shear of x by y and a scaling.
+
+    Args:
+      key: of the draws, which are uniform.
+      images: floating point.
+      degrees: largest rotation, each way.
+      shear: largest shear, each way.
+      scale: a side is `exp(u)` times as long, |u| at most this, each side its own.
+    """
+    b, h, w, _ = images.shape
+    turn, slant, sides = (jax.random.uniform(k, (b, 2), minval=-1, maxval=1) for k in jax.random.split(key, 3))
+    angle, slant, sides = jnp.deg2rad(degrees) * turn[:, 0], shear * slant[:, 0], jnp.exp(scale * sides)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    y, x = jnp.arange(h)[:, None] - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2
+
+    def sample(image, cos, sin, slant, sides):
+        rows = sides[0] * (cos * y - sin * x) + (h - 1) / 2
+        columns = sides[1] * (sin * y + cos * x + slant * y) + (w - 1) / 2
+        plane = functools.partial(map_coordinates, coordinates=(rows, columns), order=1)
+        return jax.vmap(plane, in_axes=-1, out_axes=-1)(image)
+
+    return jax.vmap(sample)(images, cos, sin, slant, sides)
 
 
 def random_resized_crop(

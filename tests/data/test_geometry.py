@@ -57,3 +57,15 @@ def test_erase_makes_one_box_of_the_asked_area():
     rows = (erased[..., 0] == 0).any(axis=2).sum(axis=1) * (erased[..., 0] == 0).any(axis=1).sum(axis=1)
     np.testing.assert_allclose(rows / 400, share, rtol=1e-5)
     assert jnp.array_equal(erase(KEY, images, 0.0, area=(0.1, 0.1)), images)
+
+
+def test_an_affine_map_turns_about_the_centre_and_does_nothing_at_zero():
+    images = jax.random.uniform(jax.random.key(0), (3, 9, 9, 2))
+    np.testing.assert_allclose(geometry.random_affine(jax.random.key(1), images), images, atol=1e-6)
+    disc = jnp.broadcast_to((jnp.hypot(*jnp.mgrid[-4:5, -4:5]) < 3)[None, :, :, None], (3, 9, 9, 1)).astype(jnp.float32)
+    turned = geometry.random_affine(jax.random.key(1), disc, degrees=90)
+    assert jnp.abs(turned.sum((1, 2, 3)) - disc.sum((1, 2, 3))).max() < 4
+    assert jnp.abs(turned - disc)[:, 3:6, 3:6].max() < 1e-5
+    bent = geometry.random_affine(jax.random.key(1), images, degrees=15, shear=0.2, scale=0.1)
+    assert bent.shape == images.shape and jnp.abs(bent - images).max() > 0.1
+    assert jnp.abs(bent[:, 4, 4] - images[:, 4, 4]).max() < 1e-5
