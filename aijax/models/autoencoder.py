@@ -322,8 +322,8 @@ def _resnet(model, name, width):
 
 
 def _head(model, x):
-    x = group_norm(x, model.groups, EPS, "conv_norm_out", **_dtypes(model))
-    x = choose(IMAGE_ACTIVATIONS, model.act_fn, "act_fn")(x)
+    act = choose(IMAGE_ACTIVATIONS, model.act_fn, "act_fn")
+    x = group_norm(x, model.groups, EPS, "conv_norm_out", activation=act, **_dtypes(model))
     return conv(model.out_channels, 3, "conv_out", **_dtypes(model))(x)
 
 

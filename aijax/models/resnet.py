@@ -8,6 +8,7 @@ Images are channels-last. Submodules and parameters have the names of the publis
 `aijax.models.layout` maps one to the other without a table.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -66,24 +67,22 @@ class ResnetBlock2D(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         act = choose(IMAGE_ACTIVATIONS, self.activation, "act_fn")
         choose(dict.fromkeys(("default", "scale_shift", "none")), self.time_embedding, "resnet_time_scale_shift")
-        h = act(group_norm(x, self.groups, self.eps, "norm1", **dtypes))
+        h = group_norm(x, self.groups, self.eps, "norm1", activation=act, **dtypes)
         if self.resample != "none":
             resample = choose(RESAMPLERS, self.resample, "resample")
             x, h = resample(x), resample(h)
         h = conv(self.out_channels, 3, "conv1", **dtypes)(h)
-        scale = shift = None
+        modulation = None
         if embedding is not None and self.time_embedding != "none":
             width = self.out_channels * (2 if self.time_embedding == "scale_shift" else 1)
             embedding = act(embedding) if self.time_activation else embedding
-            told = nn.Dense(width, name="time_emb_proj", **dtypes)(embedding)[:, None, None, :]
+            told = nn.Dense(width, name="time_emb_proj", **dtypes)(embedding)
             if self.time_embedding == "default":
-                h = h + told
+                h = h + told[:, None, None, :]
             else:
-                scale, shift = jnp.split(told, 2, axis=-1)
-        h = group_norm(h, self.groups_out or self.groups, self.eps, "norm2", **dtypes)
-        if scale is not None:
-            h = h * (1 + scale) + shift
-        h = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(act(h))
+                modulation = tuple(jnp.split(told, 2, axis=-1))
+        norm = GroupNorm(self.groups_out or self.groups, self.eps, act, name="norm2", **dtypes)
+        h = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(norm(h, modulation))
         h = conv(self.out_channels, 3, "conv2", **dtypes)(h)
         if x.shape[-1] != self.out_channels if self.shortcut is None else self.shortcut:
             x = conv(self.out_channels, 1, "conv_shortcut", padding=0, **dtypes)(x)
@@ -143,9 +142,18 @@ def conv(
     return Conv(features, (size, size), stride, padding, dtype=dtype, param_dtype=param_dtype, name=name)
 
 
-def group_norm(x: Array, groups: int, eps: float, name: str, *, dtype: Any = None, param_dtype: Any) -> Array:
-    """Returns x normalised over groups of its channels, by a layer of the module that calls it."""
-    return GroupNorm(groups, eps, dtype=dtype, param_dtype=param_dtype, name=name)(x)
+def group_norm(
+    x: Array,
+    groups: int,
+    eps: float,
+    name: str,
+    *,
+    activation: Callable[[Array], Array] | None = None,
+    dtype: Any = None,
+    param_dtype: Any,
+) -> Array:
+    """Returns x normalised over groups of its channels and activated, by a layer of the module that calls it."""
+    return GroupNorm(groups, eps, activation, dtype=dtype, param_dtype=param_dtype, name=name)(x)
 
 
 def repeat_pixels(x: Float[Array, "b h w c"], size: tuple[int, int] | None = None) -> Float[Array, "b k l c"]:

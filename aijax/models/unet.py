@@ -10,6 +10,7 @@ resolution, and with them it is any of the published ones: DDPM, ADM (Dhariwal a
 `aijax.models.layout` reads and writes published weights.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -117,8 +118,8 @@ class UNet(nn.Module):
                 size = states[-1].shape[1:3] if states else None
                 x = self._kind(UpBlock)(level, options, train, size, name=f"up_blocks_{i}")(x, taken, e, context)
             x = keep_batch_split(x)
-        x = group_norm(x, self.out_groups, options.eps, "conv_norm_out", **dtypes)
-        x = activate(self.out_activation, x)
+        act = partial(activate, self.out_activation)
+        x = group_norm(x, self.out_groups, options.eps, "conv_norm_out", activation=act, **dtypes)
         x = conv(self.out_channels, self.out_size, "conv_out", padding=(self.out_size - 1) // 2, **dtypes)(x)
         x = x if image is None else x + image
         return x / t[:, None, None, None].astype(x.dtype) if self.divide_by_time else x

@@ -68,7 +68,8 @@ class ProgressiveUpBlock(nn.Module):
         image = 0.0 if image is None else smooth_up(image)
         if level.resample == "none":
             return x, image
-        y = nn.silu(group_norm(x, num_groups(level, level.width), options.eps, "skip_norm", **options.dtypes()))
+        groups = num_groups(level, level.width)
+        y = group_norm(x, groups, options.eps, "skip_norm", activation=nn.silu, **options.dtypes())
         image = image + conv(self.image_channels, 3, "skip_conv", **options.dtypes())(y)
         up = residual_block(level, options, "resnet_up", level.width, resample="smooth_up", shortcut=True)
         return up(x, time, train=self.train), image

@@ -27,6 +27,27 @@ def test_matches_flax(x64, shape):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), got, want)
 
 
+def test_activated_and_told_a_scale_and_a_shift_with_second_derivatives(x64):
+    rng = np.random.default_rng(1)
+    x, tangent = jnp.asarray(rng.normal(size=(2, 2, 3, 4, 6)))
+    variables = {"params": {"scale": jnp.asarray(rng.normal(size=6)), "bias": jnp.asarray(rng.normal(size=6))}}
+    scale, shift = jnp.asarray(rng.normal(size=(2, 2, 6)))
+
+    def ours(x, scale, shift):
+        return GroupNorm(3, 1e-5, nn.silu).apply(variables, x, (scale, shift))
+
+    def theirs(x, scale, shift):
+        y = nn.GroupNorm(3, epsilon=1e-5, use_fast_variance=False).apply(variables, x)
+        return nn.silu(y * (1 + scale[:, None, None]) + shift[:, None, None])
+
+    def all_of(f):
+        gradient = jax.grad(lambda *arrays: jnp.sum(jnp.sin(f(*arrays))), (0, 1, 2))
+        return f(x, scale, shift), jax.jvp(lambda x: gradient(x, scale, shift), (x,), (tangent,))
+
+    got, want = (jax.jit(lambda f=f: all_of(f))() for f in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), got, want)
+
+
 def test_a_large_mean_costs_no_digits():
     x = 1e3 + jax.random.normal(jax.random.key(0), (1, 64, 4))
     y = normalize_groups(x, jnp.ones(4), jnp.zeros(4), 2, 0.0)
