@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError
-from aijax.typing import Any, Array, Float
+from aijax.typing import Any, Array, Float, Int
 
 
 def sinusoidal_embedding(
@@ -65,6 +65,17 @@ def grid_embedding(grid: tuple[int, int], width: int, *, base_size: float = 16.0
     )
     shape = (h, w, width // 2)
     return jnp.concatenate([jnp.broadcast_to(columns, shape), jnp.broadcast_to(rows[:, None], shape)], -1)
+
+
+def checked_indices(where: str, indices: Any, count: int) -> Int[Array, "..."]:
+    """Returns indices of a table of `count`, of which those that are known are checked as by `check_indices`; unknown
+    ones below 0 become `count`, so that their embedding is NaN and not that of a row counted from the end.
+
+    >>> jax.jit(lambda tokens: checked_indices("tokens", tokens, 5))(jnp.array([4, -1])).tolist()
+    [4, 5]
+    """
+    check_indices(where, indices, count)
+    return jnp.where(jnp.asarray(indices) < 0, count, indices)
 
 
 def check_indices(where: str, indices: Any, count: int) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError
 from aijax.models.block_spec import Activation, BlockSpec
-from aijax.models.embeddings import check_indices
+from aijax.models.embeddings import checked_indices
 from aijax.models.relative_bias import RelativeBias
 from aijax.models.transformer import Cache, Remat, Transformer, empty_cache
 from aijax.parallel import keep_batch_split
@@ -157,7 +157,7 @@ class EncoderDecoder(nn.Module):
         return cache._replace(length=jnp.zeros_like(cache.length))
 
     def _embed(self, tokens: Array, train: bool) -> Array:
-        check_indices("tokens", tokens, self.vocab_size)
+        tokens = checked_indices("tokens", tokens, self.vocab_size)
         return self.dropout(self.embedding(tokens), deterministic=not train)
 
     def _stack(self, *, decodes: bool) -> Transformer:

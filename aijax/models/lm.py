@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import LAYERS, Activation, BlockSpec, Norm
-from aijax.models.embeddings import check_indices
+from aijax.models.embeddings import checked_indices
 from aijax.models.rotary import BASE, rotary_angles, scaled_frequencies
 from aijax.models.transformer import Cache, Remat, Transformer, empty_cache
 from aijax.parallel import keep_batch_split
@@ -106,7 +106,7 @@ class LanguageModel(nn.Module):
         dynamic = (self.rotary_scaling or {}).get("rope_type") == "dynamic"
         if max(length, size) > self.context_length and not (rotary and dynamic):
             raise ConfigError(f"context_length: the model reads {self.context_length} tokens at once, got {size}")
-        check_indices("tokens", tokens, self.vocab_size)
+        tokens = checked_indices("tokens", tokens, self.vocab_size)
         at_start = places is None and cache is None
         if places is None:
             places = jnp.arange(length) + (0 if cache is None else cache.length)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import ACTIVATIONS, Activation, BlockSpec, Norm, norm
-from aijax.models.embeddings import check_indices
+from aijax.models.embeddings import checked_indices
 from aijax.models.transformer import Remat, Transformer
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Bool, Float, Int
@@ -133,14 +133,14 @@ class TextEncoder(nn.Module):
         if tokens.ndim != 2 or tokens.shape[1] > self.context_length:
             most = self.context_length
             raise ConfigError(f"tokens: expected [b, t] with at most {most} tokens, got shape {tokens.shape}")
-        check_indices("tokens", tokens, self.vocab_size)
+        tokens = checked_indices("tokens", tokens, self.vocab_size)
         spec, init, dtype = self._spec(), nn.initializers.normal(0.02), jnp.dtype(self.param_dtype)
         x = self.embedding(tokens)
         positions = self.param("positions", init, (self.context_length, self.width), dtype)
         x = x + positions[: tokens.shape[1]].astype(x.dtype)
         if self.num_token_types:
             token_types = jnp.zeros_like(tokens) if token_types is None else token_types
-            check_indices("token_types", token_types, self.num_token_types)
+            token_types = checked_indices("token_types", token_types, self.num_token_types)
             size = (self.num_token_types, self.width)
             x = x + nn.Embed(*size, self.dtype, self.param_dtype, init, name="token_types")(token_types)
         elif token_types is not None:

@@ -50,3 +50,26 @@ def test_rotary_and_untied_have_their_own_parameters():
     shapes = jax.eval_shape(lambda key: models.init(key, model, tokens), jax.random.key(0))
     assert set(shapes) == {"embedding", "decoder", "head"}
     assert set(shapes["head"]) == {"kernel"}
+
+
+def test_tokens_that_are_not_in_the_vocabulary_are_never_another_token(quick_jit, small_lm):
+    model, params = small_lm
+    for token in (-1, 11):
+        with pytest.raises(ConfigError, match=f"tokens: expected numbers from 0 to 10, got {token}"):
+            model.apply({"params": params}, jnp.array([[1, token]]))
+    logits = quick_jit(lambda tokens: model.apply({"params": params}, tokens))(jnp.array([[1, -1], [1, 11], [1, 2]]))
+    assert np.isnan(logits[:2]).all()
+    assert not np.isnan(logits[2]).any()
+
+
+def test_a_cache_counts_towards_the_context(small_lm):
+    model, params = small_lm
+    with pytest.raises(ConfigError, match="reads 8 tokens at once, got 9"):
+        model.apply({"params": params}, jnp.ones((1, 2), jnp.int32), cache=model.empty_cache(1, 9))
+
+
+def test_frequencies_that_change_with_the_length_may_exceed_the_context():
+    dynamic = {"rope_type": "dynamic", "factor": 2.0}
+    model = models.LanguageModel(11, 4, 16, 1, 2, positions="rotary", rotary_scaling=dynamic)
+    shape = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((1, 6), jnp.int32))[0].shape
+    assert shape == (1, 6, 11)
