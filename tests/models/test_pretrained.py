@@ -64,7 +64,7 @@ def test_old_names_and_tables_that_are_no_parameters_are_understood(published_ne
     prefixed = {f"text_model.{name}": tensor for name, tensor in network.tensors.items()}
     prefixed["text_model.embeddings.position_ids"] = np.arange(16)[None]
     config = {name: value for name, value in network.config.items() if name != "_class_name"}
-    config |= {"architectures": ["CLIPTextModel"], "torch_dtype": "float32", "dropout": 0.0, "use_cache": True}
+    config |= {"architectures": ["CLIPTextModel"], "torch_dtype": "float32", "dropout": 0.0, "projection_dim": 9}
     folder = write(tmp_path / "text", config, prefixed)
     assert same(pretrained.load(folder)[1], network.params)
     pretrained.save(tmp_path / "new", network.module, network.params)

@@ -96,7 +96,8 @@ def _clip_layout(model, config):
 
 CLIP_TEXT, CLIP_TEXT_WITH_PROJECTION = (
     same_fields(
-        module, _tokens, ignored=TRANSFORMERS, rename=_without_prefix, publish=_text_model, layout=_clip_layout,
+        module, _tokens, ignored=(*TRANSFORMERS, "projection_dim"), rename=_without_prefix, publish=_text_model,
+        layout=_clip_layout,
         constant={"architectures": [name], "model_type": "clip_text_model"},
     )
     for module, name in ((CLIPText, "CLIPTextModel"), (CLIPTextWithProjection, "CLIPTextModelWithProjection"))
