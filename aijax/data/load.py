@@ -19,6 +19,7 @@ LOADERS = {
     "mnist": ("idx", "mnist", {}),
     "npz": ("npz", "npz", {}),
     "cifar10": ("cifar", "cifar10", {}),
+    "synthetic": ("synthetic", "synthetic", {}),
     "image_folder": ("image_folder", "image_folder", {}),
     "text": ("text", "text", {}),
     "tfds": ("hub", "tfds", {}),
