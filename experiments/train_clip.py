@@ -127,7 +127,7 @@ def make_model(config, tokenizer):
         vision, trained = module.clone(num_classes=None), {name: x for name, x in trained.items() if name != "head"}
     else:
         vision, trained = models.build(config.vision, "config.vision", num_classes=None), None
-    words = {"vocab_size": tokenizer.vocabulary_size, "end_token": tokenizer.end, "pool": "end"}
+    words = {"vocab_size": tokenizer.vocabulary_size, "end_token": tokenizer.end}
     text = models.build(config.text, "config.text", **words)
     given = {"vision_encoder": vision, "text_encoder": text}
     return models.build({"name": "clip", **config.clip}, "config.clip", **given), trained

@@ -35,7 +35,16 @@ def get_config():
         }
     )
     config.text = ConfigDict(
-        {"name": "text_encoder", "context_length": 14, "width": 64, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0}
+        {
+            "name": "text_encoder",
+            "context_length": 14,
+            "width": 64,
+            "depth": 2,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            "causal": True,
+            "pool": "end",
+        }
     )
     config.clip = ConfigDict({"embed_dim": 64, "loss": "softmax"})
     config.feature_parts = 1

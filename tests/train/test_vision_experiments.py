@@ -49,7 +49,7 @@ def test_a_step_of_the_dual_encoder_is_the_same_on_a_ring_and_in_parts(root):
         "batch_size": 16,
         "data": {"source": "captioned_digits", "train_size": 32, "test_size": 8},
         "vision": {"name": "vit", "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "pool": "gap"},
-        "text": {"name": "text_encoder", "context_length": 14, "width": 8, "depth": 1, "num_heads": 2},
+        "text": {"name": "text_encoder", "context_length": 14, "width": 8, "depth": 1, "num_heads": 2, "pool": "end"},
         "optimizer": {"name": "adamw", "learning_rate": 1e-3},
     }
     losses = {}
