@@ -1,8 +1,15 @@
 """A consistency model of the digits, distilled from a run of `configs/diffusion/digits.py`: one call, one sample.
 
-A classifier reads 95.6 % of one-step samples as the class that was asked for and 97.4 % of the teacher's; the Frechet
-distances in pixels are 6.1 and 0.55, so much is left to gain. Two steps do no better: 72 % and 5.5. A learning rate of
-1e-3 diverges. Distillation takes 40 seconds on two cores.
+1,400 samples of each kind, measured as there:
+
+| | class read as asked | Frechet distance, pixels | of the CNN's features | nearest training digit |
+|---|---|---|---|---|
+| one call | 97.2 % | 0.68 | 0.28 | 1.97 |
+| two calls | 98.4 % | 0.64 | 0.20 | 1.97 |
+| teacher, 35 calls | 97.6 % | 0.55 | 0.16 | 1.93 |
+
+All takes 120 CPU seconds. At 320 levels, with the pseudo-Huber distance and weights 1 / gap (as is best without a
+teacher), one call is at 1.6 and two at 0.9 after as many steps: each level is one more that errors pass through.
 
 aijax run configs/diffusion/digits.py --workdir runs/digits
 aijax run configs/diffusion/consistency_digits.py --config.teacher=runs/digits
