@@ -9,7 +9,7 @@
 | teacher, 35 calls | 97.6 % | 0.55 | 0.16 | 1.93 |
 
 All takes 120 CPU seconds. At 320 levels, with the pseudo-Huber distance and weights 1 / gap (as is best without a
-teacher), one call is at 1.6 and two at 0.9 after as many steps: each level is one more that errors pass through.
+teacher), one call is at 1.6 and two at 0.9 after 1,500 steps: each level is one more that errors pass through.
 
 aijax run configs/diffusion/digits.py --workdir runs/digits
 aijax run configs/diffusion/consistency_digits.py --config.teacher=runs/digits
