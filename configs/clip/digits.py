@@ -54,7 +54,7 @@ def get_config():
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.1})
     config.ema_decay = None
     config.log_every_steps = 50
-    config.evaluate_every_fraction = 1 / 3
+    config.evaluate_every_fraction = 0.35
     config.checkpoint = ConfigDict({"every_fraction": 0.25, "keep_last": 2})
     config.tensorboard = True
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
