@@ -187,3 +187,12 @@ def test_clusters_are_known_by_their_variables(environment, cluster):
 def test_contradicting_processes_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         parallel.initialize_processes({}, **arguments)
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [({"data": 8}, True), ({"fsdp": 8}, True), ({"tensor": 8}, False)])
+def test_a_program_knows_whether_its_batch_is_split(sizes, expected):
+    mesh = parallel.make_mesh(**({"data": 1} | sizes))
+    assert jax.eval_shape(parallel.on_mesh(lambda: {"many": 0} if parallel.on_many_devices() else {}, mesh)) == (
+        {"many": jax.ShapeDtypeStruct((), jnp.int32, weak_type=True)} if expected else {}
+    )
+    assert not parallel.on_many_devices()
