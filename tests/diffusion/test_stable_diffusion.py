@@ -122,9 +122,8 @@ def test_two_text_encoders_tell_the_network_their_features_and_the_sizes(folder,
     assert np.all(condition["context"][0] != 0) and not np.any(condition["context"][1])
     assert condition["time_ids"][0].tolist() == [8, 8, 0, 0, 8, 8]
     # before the last, and here only, block the features are the embeddings
-    table = pipeline.params["text"]["first"]["embeddings"]
-    embedded = np.asarray(table["token_embedding"]["embedding"])[tokens[0, :7]]
-    embedded = embedded + np.asarray(table["position_embedding"]["embedding"])
+    first = pipeline.params["text"]["first"]
+    embedded = np.asarray(first["embedding"]["embedding"])[tokens[0, :7]] + np.asarray(first["positions"])
     np.testing.assert_allclose(condition["context"][0, :, :12], embedded, atol=1e-6)
     z = jnp.ones((2, 8, 8, 4))
     predicted = jax.eval_shape(pipeline.model.denoiser, pipeline.params["denoiser"], z, 1.0, condition)
