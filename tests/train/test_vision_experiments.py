@@ -1,5 +1,7 @@
 """The experiments of classifiers and of dual encoders, with every option, at small size."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from aijax.errors import UserError
 from aijax.launch.cli import main
 from aijax.launch.config import load
 from aijax.launch.projects import import_experiment
+from aijax.models import load as load_published
 from aijax.train import prepare
+from aijax.trees import named_leaves
 
 SMALL_VIT = (
     "--config.model.embed_dim=16", "--config.model.depth=2", "--config.model.stem_widths=(4,)",
@@ -99,3 +103,28 @@ def get_config():
     names = {"calibration_error", "neighbours_accuracy", "ridge_probe_accuracy", "logistic_probe_accuracy"}
     assert {f"test/{name}" for name in names} <= set(run.metrics)
     assert {"gaussian_noise_3/accuracy", "contrast_5/accuracy"} <= set(run.metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["vit/digits.py", "clip/digits.py"])
+def test_a_run_begins_from_published_weights_and_leaves_frozen_ones(root, golden, experiment):
+    """A classifier with a new head; a locked tower whose texts are tuned (LiT)."""
+    folder = golden / "vision_text" / "vit_hf" / "base_p8"
+    data = {"source": "synthetic", "image_shape": (32, 32, 3), "num_classes": 7, "train_size": 32, "test_size": 8}
+    fields = {"batch_size": 8, "data": data, "augment": {}, "schedule": {}, "total_steps": 2, "total_epochs": None}
+    if "vit" in experiment:
+        frozen, fields["pretrained"], fields["model"] = "e.*", str(folder), {}
+    else:
+        frozen, fields["vision"] = "vision_encoder/.*", {"pretrained": str(folder)}
+    rate = {"name": "adamw", "learning_rate": 1e-2, "freeze_rules": ((frozen, True),)}
+    built, config = build(root, experiment, **fields, optimizer=rate)
+    run = prepare(built, config, devices=jax.devices()[:1])
+    state = run.init(jax.random.key(0))
+    before = named_leaves(jax.device_get(state.params))
+    state, _ = run.step(state, built.source[np.arange(8)], jax.random.key(1))
+    after, published = named_leaves(jax.device_get(state.params)), named_leaves(load_published(folder)[1])
+    frozen_names = {name for name in after if re.fullmatch(frozen, name)}
+    moved = {name for name, leaf in after.items() if not np.array_equal(leaf, before[name])}
+    assert moved and frozen_names and not moved & frozen_names
+    for name in frozen_names:
+        np.testing.assert_array_equal(after[name], published[name.removeprefix("vision_encoder/")])
