@@ -1,0 +1,198 @@
+"""The spectrum of a curvature: its ends with error bounds, its density, and how much of it is negative.
+
+The density of n eigenvalues, each seen through a Gaussian of width s, is estimated from Lanczos processes that begin at
+random signs z (Ghorbani, Krishnan and Xiao 2019; Papyan 2018):
+
+    phi(t) = 1/n sum_i N(t; lambda_i, s^2)  ~  mean over z of sum_j tau_j^2 N(t; theta_j, s^2)
+
+with theta_j and tau_j the eigenvalues of the process's T and the first components of their vectors.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from aijax import linalg
+from aijax.errors import ConfigError
+from aijax.landscape.operators import LossFn, hessian
+from aijax.linalg import Eigenpairs, lanczos
+from aijax.linalg.vectors import check_count, check_operator, dimension, like, random_like
+from aijax.typing import Any, Array, Callable, Float, Params, PRNGKey, PyTree
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["grid", "density", "standard_error", "width"], meta_fields=[]
+)
+@dataclass(frozen=True)
+class SpectralDensity:
+    """The density at each point of the grid, its standard error over probes, and the width of the Gaussian."""
+
+    grid: Array
+    density: Array
+    standard_error: Array
+    width: Array
+
+
+def compute_hessian_eigenvalues(
+    loss_fn: LossFn,
+    params: Params,
+    batches: Any,
+    top_k: int = 10,
+    *,
+    key: PRNGKey | None = None,
+    which: str = "largest",
+    tolerance: float = 1e-6,
+    subspace: int | None = None,
+    loop: str = "auto",
+) -> Eigenpairs:
+    """Returns eigenvalues of the Hessian of the mean loss, with their vectors and a bound on the error of each.
+
+    Args:
+      loss_fn: `(params, batch)` to the mean loss of the batch.
+      params: where.
+      batches: one batch, or a list of batches.
+      top_k: how many eigenvalues.
+      key: for the first vector; default `jax.random.key(0)`, as the answer does not depend on it.
+      which: "largest", "smallest", or "magnitude".
+      tolerance: residual to reach, relative to the largest eigenvalue in magnitude.
+      subspace: vectors held; default `2 top_k + 20`.
+      loop: "compiled", one program; "host", products are compiled and all else is called from Python; "auto": on a CPU
+        "host" for losses with convolutions, which XLA makes slow in loops there.
+
+    Raises:
+      ConfigError: a loss that is no scalar or has no second derivative, more eigenvalues than parameters.
+
+    >>> pairs = compute_hessian_eigenvalues(lambda w, x: jnp.mean(x @ w**2), jnp.ones(3), jnp.eye(3), 1)
+    >>> round(float(pairs.values[0]), 4)
+    0.6667
+    """
+    matvec = hessian(loss_fn, params, batches)
+    key = jax.random.key(0) if key is None else key
+    options = {"which": which, "tolerance": tolerance, "subspace": subspace}
+    if loop not in ("auto", "host", "compiled"):
+        raise ConfigError(f"loop: expected 'auto', 'host' or 'compiled', got {loop!r}")
+    if loop == "host" or (loop == "auto" and jax.default_backend() == "cpu" and _convolves(matvec, params)):
+        with jax.disable_jit():
+            return linalg.eigsh(lambda v: _multiply(matvec, v), key, params, top_k, **options)
+    return _eigenpairs(matvec, key, top_k, **options)
+
+
+def spectral_density(
+    matvec: Callable[[PyTree], PyTree],
+    key: PRNGKey | None,
+    example: int | PyTree,
+    *,
+    num_samples: int = 10,
+    steps: int = 80,
+    grid: Float[Array, " g"] | int = 512,
+    width: float | None = None,
+    probes: PyTree | None = None,
+    batch_size: int | None = None,
+) -> SpectralDensity:
+    """Returns the density of the eigenvalues, an average over random probes, with its standard error.
+
+    Args:
+      matvec: `v -> A v`, symmetric.
+      key: for the probes; None where they are given.
+      example: the dimension, or a tree like a vector.
+      num_samples: probes, at least 2.
+      steps: Lanczos steps of each; memory is this many vectors for each probe of a batch.
+      grid: points, or how many: evenly over the Ritz values with a margin of five widths.
+      width: of the Gaussian; default a hundredth of the range of the Ritz values.
+      probes: vectors in place of random ones, with a first axis that counts them.
+      batch_size: probes taken together, by `jax.vmap` of `matvec`; default one after the other.
+
+    Raises:
+      ConfigError: fewer than 2 probes, a `matvec` that changes the shape.
+
+    Source: Ghorbani, Krishnan and Xiao 2019, algorithm 2.
+
+    >>> found = spectral_density(lambda v: 2.0 * v, jax.random.key(0), 3, grid=jnp.array([2.0]), width=0.5)
+    >>> round(float(found.density[0]), 4)
+    0.7979
+    """
+    shape = like(example)
+    check_operator(matvec, shape)
+    check_count("num_samples", num_samples, 2)
+    steps = min(steps, dimension(shape))
+    if probes is None:
+        probes = jax.vmap(lambda key: random_like(key, shape, jax.random.rademacher))(
+            jax.random.split(key, num_samples)
+        )
+
+    def process(probe):
+        values, vectors = jnp.linalg.eigh(lanczos(matvec, probe, steps).tridiagonal())
+        return values, vectors[0] ** 2
+
+    values, weights = jax.lax.map(process, probes, batch_size=batch_size)
+    reached = weights > 0
+    low, high = jnp.min(values, where=reached, initial=jnp.inf), jnp.max(values, where=reached, initial=-jnp.inf)
+    width = jnp.asarray(0.01 * (high - low) if width is None else width, values.dtype)
+    if isinstance(grid, int):
+        grid = jnp.linspace(low - 5 * width, high + 5 * width, grid)
+    bumps = jnp.exp(-(((grid - values[..., None]) / width) ** 2) / 2) / (width * (2 * jnp.pi) ** 0.5)
+    densities = jnp.einsum("nj,njg->ng", weights, bumps)
+    error = densities.std(0, ddof=1) / len(densities) ** 0.5
+    return SpectralDensity(grid, densities.mean(0), error, width)
+
+
+def negative_share(
+    matvec: Callable[[PyTree], PyTree],
+    key: PRNGKey,
+    example: int | PyTree,
+    *,
+    threshold: float = 0.0,
+    num_samples: int = 16,
+    steps: int = 80,
+    batch_size: int | None = None,
+) -> linalg.Estimate:
+    """Returns which share of the eigenvalues is below `-threshold`: the index of a saddle over the dimension.
+
+    Args: as `spectral_density`; threshold: what counts as 0.
+
+    >>> share = negative_share(lambda v: jnp.array([-1.0, 1.0]) * v, jax.random.key(0), 2)
+    >>> float(share.value.round(3))
+    0.5
+    """
+    found = linalg.slq(
+        lambda value: jnp.where(value < -threshold, 1.0, 0.0),
+        matvec,
+        key,
+        example,
+        num_samples=num_samples,
+        steps=steps,
+        batch_size=batch_size,
+    )
+    size = dimension(like(example))
+    return linalg.Estimate(found.value / size, found.standard_error / size)
+
+
+def escape_direction(
+    matvec: Callable[[PyTree], PyTree], key: PRNGKey, example: int | PyTree, **options: Any
+) -> Eigenpairs:
+    """Returns the smallest eigenvalue with its vector: at a saddle, where the loss falls fastest.
+
+    Args: as `linalg.eigsh`.
+    """
+    return linalg.eigsh(matvec, key, example, 1, which="smallest", **options)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "which", "tolerance", "subspace"))
+def _eigenpairs(matvec, key, k, which, tolerance, subspace):
+    return linalg.eigsh(matvec, key, matvec.params, k, which=which, tolerance=tolerance, subspace=subspace)
+
+
+def _multiply(matvec, v):
+    with jax.disable_jit(False):
+        return _compiled_product(matvec, v)
+
+
+@jax.jit
+def _compiled_product(matvec, v):
+    return matvec(v)
+
+
+def _convolves(matvec, params):
+    return "conv_general_dilated" in str(jax.make_jaxpr(matvec)(params))

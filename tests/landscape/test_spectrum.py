@@ -1,0 +1,75 @@
+"""Eigenvalues with their bounds, densities with their errors, and saddles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aijax import landscape, linalg
+from aijax.errors import ConfigError
+
+
+@pytest.mark.parametrize("loop", ["compiled", pytest.param("host", marks=pytest.mark.slow)])
+def test_ends_of_a_spectrum_are_those_of_the_dense_matrix(read_case, loop):
+    case = read_case("curv_mlp_nobias_tanh_mse")
+    given = case.loss_fn, case.params, case.batch
+    pairs = landscape.compute_hessian_eigenvalues(*given, which="magnitude", tolerance=1e-11, loop=loop)
+    np.testing.assert_allclose(pairs.values, case.arrays["top10_magnitude"], rtol=1e-9, atol=1e-12)
+    assert pairs.converged.all() and (pairs.residuals < 1e-9).all()
+    top = case.flat(jax.tree.map(lambda leaf: leaf[0], pairs.vectors))
+    assert abs(top @ case.arrays["top1_vec"]) == pytest.approx(1, abs=1e-8)
+
+
+def test_more_eigenvalues_than_parameters_are_refused():
+    with pytest.raises(ConfigError, match="k: expected at most the dimension 3, got 4"):
+        landscape.compute_hessian_eigenvalues(lambda w, x: jnp.mean(x @ w**2), jnp.ones(3), jnp.eye(3), 4)
+    with pytest.raises(ConfigError, match="loop: expected"):
+        landscape.compute_hessian_eigenvalues(lambda w, x: jnp.mean(x @ w**2), jnp.ones(3), jnp.eye(3), 1, loop="no")
+
+
+def test_density_is_that_of_the_given_probes_and_near_the_exact_one(read_case):
+    shapes = {"net.0.weight": (30, 10), "net.0.bias": (30,), "net.2.weight": (20, 30), "net.2.bias": (20,),
+              "net.4.weight": (5, 20), "net.4.bias": (5,)}  # fmt: skip
+    case = read_case("slq_mlp1k_gelu_ce", shapes=shapes)
+    arrays = case.arrays
+    matvec = landscape.hessian(case.loss_fn, case.params, case.batch)
+    probes = case.vector(arrays["probes10"].astype(float))
+    run = jax.jit(
+        lambda matvec: landscape.spectral_density(
+            matvec, None, case.params, steps=90, grid=jnp.asarray(arrays["grid"]), width=arrays["kernel_sigma"],
+            probes=probes, batch_size=10,
+        )
+    )  # fmt: skip
+    found = run(matvec)
+    np.testing.assert_allclose(found.density, arrays["density_slq10"], rtol=1e-6, atol=1e-6 * found.density.max())
+    step = arrays["grid"][1] - arrays["grid"][0]
+    miss = np.sum(np.abs(found.density - arrays["density_exact"])) * step
+    assert miss == pytest.approx(float(arrays["l1_error_slq10"]), rel=0.02)
+    assert miss < 0.02
+    off = np.abs(found.density - arrays["density_exact"]) <= 4 * found.standard_error + 1e-6 * found.density.max()
+    assert off.mean() > 0.95
+    process = jax.jit(lambda matvec, v: linalg.lanczos(matvec, v, 15))(matvec, case.vector(arrays["v0"].astype(float)))
+    np.testing.assert_allclose(process.alpha, arrays["alpha"][:15], rtol=1e-6)
+    np.testing.assert_allclose(process.beta[:14], arrays["beta"][:14], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rank2_bottleneck_saddle",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("saddle_drop_smallest", "saddle_keep_middle")),
+    ],
+)
+def test_a_saddle_is_known_by_its_index_and_its_way_out(golden, name):
+    with np.load(golden / "science" / "curvature" / f"critical_{name}.npz") as stored:
+        case = dict(stored)
+    params = {"w1": jnp.asarray(case["W1"]), "w2": jnp.asarray(case["W2"])}
+    loss_fn = lambda p, batch: 0.5 * jnp.sum((p["w2"] @ p["w1"] - batch[0]) ** 2)  # noqa: E731
+    matvec = landscape.hessian(loss_fn, params, case["M"][None])
+    way = landscape.escape_direction(matvec, jax.random.key(0), params, tolerance=1e-12)
+    assert way.values[0] == pytest.approx(case["eigvals"][0], rel=1e-9)
+    out = jax.tree.map(lambda p, v: p + 0.01 * v[0], params, way.vectors)
+    assert loss_fn(out, case["M"][None]) < case["loss"]
+    steps = case["eigvals"].size
+    share = landscape.negative_share(matvec, jax.random.key(1), params, threshold=1e-9, num_samples=200, steps=steps)
+    assert abs(share.value - case["n_negative"] / steps) <= 3 * share.standard_error + 1e-9
