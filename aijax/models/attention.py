@@ -143,8 +143,9 @@ def attend(
 ) -> Float[Array, "b t h k"]:
     """Returns softmax(scale q k^T + bias) v for each head.
 
-    It is `jax.nn.dot_product_attention`, whose softmax is always float32, and in float64 the same in full precision.
-    Arrays of different types are promoted to one.
+    It is `jax.nn.dot_product_attention`, whose softmax is always float32; on CPUs and in float64 it is two products of
+    matrices a head, the sums of the weights divided out after the second. Arrays of different types are promoted to
+    one.
 
     Args:
       query, key, value: heads of keys and values each serve h / g heads of queries.
@@ -155,13 +156,24 @@ def attend(
       implementation: None, "xla" or "cudnn".
     """
     query, key, value = nn.dtypes.promote_dtype(query, key, value)
-    if query.dtype == jnp.float64:
-        weights = attention_weights(query, key, causal=causal, mask=mask, bias=bias, scale=scale)
-        return _mix(weights, _heads_first(value))
     bias = bias if bias is None else bias.reshape((1,) * (4 - bias.ndim) + bias.shape).astype(query.dtype)
-    return jax.nn.dot_product_attention(
-        query, key, value, bias, mask, is_causal=causal, scale=scale, implementation=implementation
-    )
+
+    def by_products(query, key, value, bias, mask):
+        scores = _scores(query, _heads_first(key), causal=causal, mask=mask, bias=bias, scale=scale)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+        y = _mix(weights, _heads_first(value).astype(weights.dtype)) / _heads_first(weights.sum(-1))[..., None]
+        return y.astype(value.dtype)
+
+    def fused(query, key, value, bias, mask):
+        return jax.nn.dot_product_attention(
+            query, key, value, bias, mask, is_causal=causal, scale=scale, implementation=implementation
+        )
+
+    if query.dtype == jnp.float64:
+        return by_products(query, key, value, bias, mask)
+    if implementation is not None:
+        return fused(query, key, value, bias, mask)
+    return jax.lax.platform_dependent(query, key, value, bias, mask, cpu=by_products, default=fused)
 
 
 def attention_weights(
@@ -177,29 +189,33 @@ def attention_weights(
     return _weights(query, _heads_first(key), causal=causal, mask=mask, bias=bias, scale=scale)
 
 
-def _weights(query, key, *, causal=False, mask=None, bias=None, scale=None):
+def _weights(query, key, **how):
     """Attention weights `[b, h, t, s]` of keys `[b, g, s, k]`."""
+    return jax.nn.softmax(_scores(query, key, **how))
+
+
+def _scores(query, key, *, causal=False, mask=None, bias=None, scale=None):
+    """What the weights `[b, h, t, s]` are the softmax of, for keys `[b, g, s, k]`."""
     batch, length, heads, width = query.shape
     groups = key.shape[1]
-    query = query.reshape(batch, length, groups, heads // groups, width)
     dtype = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("btghk,bgsk->bghts", query, key, preferred_element_type=dtype)
-    scores = scores.reshape(batch, heads, length, -1) * (width**-0.5 if scale is None else scale)
+    query = query * jnp.asarray(width**-0.5 if scale is None else scale, query.dtype)
+    query = _heads_first(query).reshape(batch, groups, heads // groups * length, width)
+    scores = jnp.matmul(query, jnp.swapaxes(key, 2, 3), preferred_element_type=dtype)
+    scores = scores.reshape(batch, heads, length, -1)
     scores = scores if bias is None else scores + bias
     seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else None
     if mask is not None:
         seen = mask if seen is None else seen & mask
-    if seen is not None:
-        scores = jnp.where(seen, scores, jnp.finfo(dtype).min)
-    return jax.nn.softmax(scores)
+    return scores if seen is None else jnp.where(seen, scores, jnp.finfo(dtype).min)
 
 
 def _mix(weights, value):
     """The values `[b, g, s, k]` that the weights choose, `[b, t, h, k]`, of the values' type."""
     batch, heads, length, _ = weights.shape
     groups, width = value.shape[1], value.shape[3]
-    weights = weights.reshape(batch, groups, heads // groups, length, -1).astype(value.dtype)
-    return jnp.einsum("bghts,bgsk->btghk", weights, value).reshape(batch, length, heads, width)
+    weights = weights.reshape(batch, groups, heads // groups * length, -1).astype(value.dtype)
+    return _heads_first((weights @ value).reshape(batch, heads, length, width))
 
 
 def _heads_first(x):
