@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.typing import Array, Float, Int
 
@@ -52,8 +53,15 @@ def distance_bucket(
         away = jnp.abs(distance)
     else:
         away = jnp.maximum(-distance, 0)
+    return first + jnp.take(_buckets_of(num_buckets, max_distance), jnp.minimum(away, max_distance))
+
+
+def _buckets_of(num_buckets, max_distance):
+    """The bucket of each distance up to `max_distance`, of one side; in 32 bits on the host, as it was when published
+    models were trained, since rounding decides on which side of a boundary some distances fall."""
     exact = num_buckets // 2
-    # in 32 bits, as published models do: it decides on which side of a boundary a distance falls
-    growth = jnp.log(jnp.maximum(away, 1).astype(jnp.float32) / exact) / math.log(max_distance / exact)
-    far = exact + (growth * (num_buckets - exact)).astype(away.dtype)
-    return first + jnp.where(away < exact, away, jnp.minimum(far, num_buckets - 1))
+    away = np.arange(max_distance + 1)
+    growth = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact))
+    growth = growth / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
+    far = np.minimum(exact + growth.astype(int), num_buckets - 1)
+    return jnp.asarray(np.where(away < exact, away, far), jnp.int32)
