@@ -195,6 +195,8 @@ class ViT(nn.Module):
         if self.mask_token:
             token = self._token("mask_token", 1, 0.02)
             x = x if hide is None else jnp.where(hide[..., None], token.astype(x.dtype), x)
+        elif hide is not None:
+            raise ConfigError("hide: hidden patches need mask_token=True")
         prefix = self._prefix()
         x = x + self._positions(grid, shapes, x.shape[1]).astype(x.dtype)
         angles = rotary2d_angles(grid, self.embed_dim // self.num_heads, self.rotary_base) if self._rotary else None
@@ -256,6 +258,11 @@ class ViT(nn.Module):
 
     def _prefix(self):
         """The tokens before the patches, with their positions; None where there are none."""
+        needed = self.pool in ("cls", "cls_gap") or self.distillation == "head"
+        if needed and not self.has_class_token:
+            raise ConfigError(
+                f"class_token: pool={self.pool!r} and distillation={self.distillation!r} need one, got False"
+            )
         tokens = [self._token("class_token", 1, 0.0)] if self.has_class_token else []
         if choose({"none": False, "token": True, "head": True}, self.distillation, "distillation"):
             tokens.append(self._token("distillation_token", 1, 0.02))
