@@ -114,11 +114,10 @@ def test_indices_are_drawn_by_their_probabilities_and_never_from_padding():
 @pytest.mark.parametrize("distilled", [True, False])
 def test_a_mixture_is_sampled_in_one_two_and_four_steps(g2, distilled):
     process, model = EDM(), models.build({"name": "mlp", "widths": (128,) * 4}, num_classes=2)
-    stages = (40,) * 6 if distilled else [doubling_curriculum(k, 8) for k in range(8)]
-    most = max(stages)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, 500 * len(stages), 0.01))
-    )
+    stages = [40] * 6 if distilled else [doubling_curriculum(k, 8) for k in range(8)]
+    length, most = 500, max(stages)
+    schedule = optax.cosine_decay_schedule(1e-3, length * len(stages), 0.01)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
     def consistent(params, x, t):
         def network(y, c_noise):
@@ -135,13 +134,13 @@ def test_a_mixture_is_sampled_in_one_two_and_four_steps(g2, distilled):
             chosen = {"weighting": "edm", "sigma_data": 1.0} | levels
             teacher = denoiser(g2, process)
             return consistency_distillation_loss(key, student, None, teacher, process, x0, **chosen).mean(), {}
-        return consistency_training_loss(key, student, None, process, x0, **levels).mean(), {}
+        return consistency_training_loss(key, student, None, process, x0, distance="l2", **levels).mean(), {}
 
     step = make_step(loss_fn, optimizer, ema_decay=0.99)
 
     @jax.jit
     def run(state, levels):
-        return jax.lax.scan(lambda state, _: (step(state, levels, KEY)[0], None), state, length=500)[0]
+        return jax.lax.scan(lambda state, _: (step(state, levels, KEY)[0], None), state, length=length)[0]
 
     state = init_state(models.init(KEY, model, jnp.zeros((1, 18))), optimizer, keep_ema=True)
     for count in stages:
