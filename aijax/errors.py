@@ -40,7 +40,8 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     "; did you mean 'variant'?"
     """
     options = sorted(set(options))
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    same = [option for option in options if option.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
     if 0 < len(options) <= 12:
