@@ -16,7 +16,7 @@ from aijax.errors import ConfigError, UnsupportedError, UserError, choose, did_y
 from aijax.models.layout import from_published, looped_shapes, to_published
 from aijax.models.published import ARCHITECTURES, RECOGNISED, Architecture, npz
 from aijax.models.published.architecture import OWN, TRAINING
-from aijax.models.tensor_files import Tensors, listed, read_object, read_tensors, write_tensors
+from aijax.models.tensor_files import Tensors, find_file, listed, read_object, read_tensors, write_tensors
 from aijax.parallel import parameter_shardings
 from aijax.trees import named_leaves
 from aijax.typing import Any, Params
@@ -135,12 +135,15 @@ def read_config(path: str | Path) -> dict[str, Any]:
       DataError: no such file, or one that holds no object.
     """
     path = Path(path)
-    if path.suffix == ".npz" and not (path.parent / "config.json").is_file():
-        return npz.config_of(read_tensors(path), str(path))
-    folder = path.parent if path.is_file() else path
+    folder = path.parent if path.is_file() or path.suffix == ".npz" else path
     other = folder / "open_clip_config.json"
     if other.is_file() and not (folder / "config.json").is_file():
         return read_object(other, "the config of a published model").get("model_cfg", {})
+    archives = [path] if path.suffix == ".npz" else sorted(folder.glob("*.npz"))
+    if archives and not (folder / "config.json").is_file():
+        file = find_file(path)
+        if file.suffix == ".npz":
+            return npz.config_of(read_tensors(file), str(file))
     return read_object(folder / "config.json", "the config of a published model")
 
 

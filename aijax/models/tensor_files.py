@@ -41,13 +41,34 @@ def read_tensors(path: str | Path) -> Mapping[str, np.ndarray]:
     Raises:
       DataError: no file, more than one to choose from, or a file that is cut short or is none of this format.
     """
-    path = Path(path)
-    path = _choose_file(path) if path.is_dir() else path
+    path = find_file(path)
     if not path.is_file():
         raise DataError(f"{path}: expected a file of weights, an index of several or a folder with one; there is none")
     if path.name.endswith(".index.json"):
         return _read_index(path)
     return ArchiveFile(path) if path.suffix == ".npz" else TensorFile(path)
+
+
+def find_file(path: str | Path) -> Path:
+    """Returns the file of weights or the index that `read_tensors` reads, the one of a folder, or the path itself.
+
+    Raises:
+      DataError: a folder with none, or with more than one to choose from.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.safetensors.index.json"))
+    if not found:
+        files = sorted(path.glob("*.safetensors"))
+        plain = [file for file in files if "." not in file.name.removesuffix(".safetensors")]
+        found = (plain or files) + sorted(path.glob("*.npz"))
+    if len(found) > 1:
+        found = [file for file in found if file.name.split(".")[0] in PREFERRED] or found
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise DataError(f"{path}: expected one safetensors file or one index of several, got {names}")
+    return found[0]
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Array]) -> None:
@@ -187,19 +208,3 @@ def _read_index(path):
     if missing:
         raise DataError(f"{path}: expected the tensors that it lists; missing: {listed(missing)}")
     return Tensors({name: (files[file], name) for name, file in places.items()})
-
-
-def _choose_file(folder):
-    found = sorted(folder.glob("*.safetensors.index.json"))
-    if not found:
-        files = sorted(folder.glob("*.safetensors"))
-        plain = [file for file in files if "." not in file.name.removesuffix(".safetensors")]
-        found = plain or files
-    if not found:
-        found = sorted(folder.glob("*.npz"))
-    if len(found) > 1:
-        found = [file for file in found if file.name.split(".")[0] in PREFERRED] or found
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise DataError(f"{folder}: expected one safetensors file or one index of several, got {names}")
-    return found[0]
