@@ -10,6 +10,7 @@ import jax
 
 from aijax.diffusion.likelihood import Likelihood, log_likelihood
 from aijax.diffusion.losses import denoising_loss
+from aijax.diffusion.predictions import as_partial
 from aijax.diffusion.samplers.base import Sampler
 from aijax.diffusion.samplers.one_step import DDIM, DDPM
 from aijax.diffusion.samplers.predictor_corrector import PredictorCorrector
