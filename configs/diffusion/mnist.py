@@ -5,9 +5,9 @@ aijax run configs/diffusion/mnist.py:tiny --config.data.path=data/mnist     for 
 
 `--config.data.train_half=False` splits the 10,000 test images where the others are not at hand. So, with
 `--config.total_steps=500` (460 CPU seconds), `:tiny` draws strokes, but hardly digits: the loss of test images is
-0.208, a CNN reads 15 % of 200 samples as asked and 21 % with guidance 2, and in pixels they are at a Frechet distance of 70
-from the test digits (3.7 for the training digits), 14.0 from the nearest training digit (9.4). The full size was never
-run.
+0.208, a CNN reads 15 % of 200 samples as asked and 21 % with guidance 2, and in pixels they are at a Frechet distance
+of 70 from the test digits (3.7 for the training digits), 14.0 from the nearest training digit (9.4). The full size was
+never run.
 """
 
 from ml_collections import ConfigDict
