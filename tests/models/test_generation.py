@@ -165,6 +165,7 @@ def test_beams_that_are_wide_enough_find_the_best_text(quick_jit, x64, small_lm,
     np.testing.assert_array_equal(texts[0, 0, : 2 + lengths[found.argmax()]], best[: 2 + lengths[found.argmax()]])
 
 
+@pytest.mark.slow
 def test_beams_with_and_without_a_cache_agree(quick_jit, small_lm, cached):
     (model, _), (read, params, empty) = small_lm, cached
     prompt = jnp.array([[1, 2], [4, 5]])

@@ -55,7 +55,7 @@ class Case:
         return {architecture.publish(name): tensor for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.slow), *CASES[2:]])
 def test_outputs_and_losses_are_those_of_the_reference(quick_jit, x64, golden, name):
     case = Case(golden / "vision_text" / name)
     logits, loss = quick_jit(lambda params: (case.logits(params), case.loss(params)))(case.params)
@@ -63,7 +63,8 @@ def test_outputs_and_losses_are_those_of_the_reference(quick_jit, x64, golden, n
     np.testing.assert_allclose(loss, case.train["loss"], atol=LOSS[case.family])
 
 
-@pytest.mark.parametrize("name", [*CASES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in CASES[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_outputs_in_32_bits(quick_jit, golden, name):
     case = Case(golden / "vision_text" / name, "float32")
     tolerance = 1e-5 if case.family == "gpt2_hf" else 5e-5
@@ -102,7 +103,7 @@ def test_eight_steps_of_adamw(quick_jit, x64, golden, name):
     np.testing.assert_allclose(norms, curve["grad_norms_before_clip"], rtol=5e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"scan": True}])
+@pytest.mark.parametrize("fields", [{}, pytest.param({"scan": True}, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_saved_is_what_was_loaded(tmp_path, golden, name, fields):
     folder = golden / "vision_text" / name
