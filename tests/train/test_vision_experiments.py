@@ -17,7 +17,7 @@ from aijax.train import prepare
 from aijax.trees import named_leaves
 
 SMALL_VIT = (
-    "--config.model.embed_dim=16", "--config.model.depth=2", "--config.model.stem_widths=(4,)",
+    "--config.model.embed_dim=16", "--config.model.depth=2", "--config.model.stem_widths=(4,4)",
     "--config.total_steps=2",
 )  # fmt: skip
 
