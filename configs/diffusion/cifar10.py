@@ -8,8 +8,9 @@ dropout 0.13. The network has the size of DDPM++ (width 128 by 1, 2, 2, 2; four 
 aijax run configs/diffusion/cifar10.py --config.data.path=data/cifar10          for accelerators
 aijax run configs/diffusion/cifar10.py:tiny --config.data.path=data/cifar10     for a CPU
 
-With `--config.model.widths=16,32 --config.total_steps=250` (260 CPU seconds) `:tiny` came to a loss of 0.32, and 0.47
-of test images by the average of its parameters; its samples were not looked at. The full size was never run.
+With `--config.model.widths=16,32 --config.total_steps=250 --config.sample.count=50` (6 CPU minutes) `:tiny` came to a
+loss of 0.32, and 0.47 of test images by the average of its parameters. Its 50 samples are at a Frechet distance of 669
+in pixels from the test images: far too few steps for a picture. The full size was never run.
 """
 
 from ml_collections import ConfigDict
