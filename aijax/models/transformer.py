@@ -23,6 +23,7 @@ from aijax.errors import choose
 from aijax.models.attention import Attention, Context, KeyValues
 from aijax.models.block_spec import BlockSpec, activate, dense, norm
 from aijax.parallel import keep_batch_split
+from aijax.taps import tap_in
 from aijax.typing import Any, Array, Bool, Float, Int
 
 Remat = Literal["none", "block", "dots"]
@@ -156,7 +157,10 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """One block: [b, t, d] -> [b, t, d], and its cache where it has one."""
+    """One block: [b, t, d] -> [b, t, d], and its cache where it has one.
+
+    The residual stream after each branch is tapped: "residual_attention", "residual_mlp".
+    """
 
     spec: BlockSpec
     deterministic: bool = True
@@ -185,7 +189,7 @@ class Block(nn.Module):
             if spec.layer_scale is not None:
                 init, dtype = nn.initializers.constant(spec.layer_scale), jnp.dtype(spec.param_dtype)
                 y = y * self.param(f"layer_scale_{name}", init, x.shape[-1:], dtype).astype(y.dtype)
-            x = keep_batch_split(x + self._skip(y, skip_rate))
+            x = tap_in(self, f"residual_{name}", keep_batch_split(x + self._skip(y, skip_rate)))
             x = norm(spec, f"norm_{name}")(x) if spec.post_norm else x
         return x if cache is None else (x, written)
 
