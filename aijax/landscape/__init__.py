@@ -2,6 +2,7 @@
 
 from aijax.landscape.connectivity import Barrier, barrier, bezier, line, middle_of, path_loss, polygon
 from aijax.landscape.directions import Principal, normalize_direction, principal_directions, random_direction
+from aijax.landscape.draw import draw_surface
 from aijax.landscape.matching import match_activations, match_weights, permute
 from aijax.landscape.noise_scale import ExactNoiseScale, NoiseScale, exact_noise_scale, noise_scale
 from aijax.landscape.operators import empirical_fisher, gauss_newton, hessian, mean_loss, sampled_fisher, subset
@@ -17,8 +18,8 @@ from aijax.landscape.surface import Surface, load_surface, loss_landscape_analys
 
 __all__ = [
     "Barrier", "ExactNoiseScale", "NoiseScale", "Principal", "SpectralDensity", "Surface", "adaptive_sharpness",
-    "average_sharpness", "barrier", "bezier", "compute_hessian_eigenvalues", "empirical_fisher", "escape_direction",
-    "exact_noise_scale", "gauss_newton", "hessian", "line", "load_surface", "loss_landscape_analysis",
+    "average_sharpness", "barrier", "bezier", "compute_hessian_eigenvalues", "draw_surface", "empirical_fisher",
+    "escape_direction", "exact_noise_scale", "gauss_newton", "hessian", "line", "load_surface", "loss_landscape_analysis",
     "match_activations", "match_weights", "mean_loss", "middle_of", "negative_share", "noise_scale",
     "normalize_direction", "path_loss", "permute", "polygon", "principal_directions", "random_direction",
     "sam_sharpness", "sampled_fisher", "save_surface", "spectral_density", "subset", "surface",

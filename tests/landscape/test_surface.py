@@ -73,3 +73,24 @@ def test_principal_directions_are_those_of_the_trajectory(case):
     np.testing.assert_allclose(plane.values, arrays["surface_pca"], rtol=1e-7)
     with pytest.raises(ConfigError, match="k: expected from 1 to 20"):
         landscape.principal_directions(case.vector(arrays["trajectory"][:-1]), case.params, 21)
+
+
+def test_pictures_show_the_lowest_place_where_it_is(tmp_path):
+    from matplotlib.image import imread
+
+    axes = jnp.linspace(-1, 1, 21), jnp.linspace(-2, 2, 11)
+    bowl = landscape.Surface(axes, (axes[0][:, None] - 0.5) ** 2 + axes[1] ** 2 + 1)
+    track = np.array([[-1.0, 1.0], [0.5, 0.0]])
+    for style in ("contours", "relief"):
+        landscape.draw_surface(
+            tmp_path / "figures" / f"{style}.png", bowl, style=style, trajectory=track, log_scale=True
+        )
+    picture = imread(tmp_path / "figures" / "contours.png")[..., :3]
+    red = np.argwhere((picture[..., 0] > 0.95) & (picture[..., 1] < 0.1) & (picture[..., 2] < 0.1)).mean(0)
+    white = (picture > 0.98).all(-1)
+    assert 0.3 < red[0] / picture.shape[0] < 0.6 and 0.45 < red[1] / picture.shape[1] < 0.7 and white.any()
+    landscape.draw_surface(tmp_path / "line.png", landscape.Surface(axes[:1], axes[0] ** 2))
+    with pytest.raises(ConfigError, match="log_scale: expected positive losses, got -1"):
+        landscape.draw_surface(tmp_path / "a.png", landscape.Surface(axes[:1], axes[0]), log_scale=True)
+    with pytest.raises(ConfigError, match="unknown value 'contour'; did you mean 'contours'"):
+        landscape.draw_surface(tmp_path / "a.png", bowl, style="contour")
