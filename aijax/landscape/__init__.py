@@ -19,8 +19,8 @@ from aijax.landscape.surface import Surface, load_surface, loss_landscape_analys
 __all__ = [
     "Barrier", "ExactNoiseScale", "NoiseScale", "Principal", "SpectralDensity", "Surface", "adaptive_sharpness",
     "average_sharpness", "barrier", "bezier", "compute_hessian_eigenvalues", "draw_surface", "empirical_fisher",
-    "escape_direction", "exact_noise_scale", "gauss_newton", "hessian", "line", "load_surface", "loss_landscape_analysis",
-    "match_activations", "match_weights", "mean_loss", "middle_of", "negative_share", "noise_scale",
-    "normalize_direction", "path_loss", "permute", "polygon", "principal_directions", "random_direction",
+    "escape_direction", "exact_noise_scale", "gauss_newton", "hessian", "line", "load_surface",
+    "loss_landscape_analysis", "match_activations", "match_weights", "mean_loss", "middle_of", "negative_share",
+    "noise_scale", "normalize_direction", "path_loss", "permute", "polygon", "principal_directions", "random_direction",
     "sam_sharpness", "sampled_fisher", "save_surface", "spectral_density", "subset", "surface",
 ]  # fmt: skip
