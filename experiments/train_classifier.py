@@ -1,7 +1,8 @@
 """Trains a classifier of images or of tables by cross-entropy and measures its accuracy on held-out examples.
 
-With `pretrained` it begins from a published folder, whose head alone is new; with `distillation` it learns from the
-answers of an earlier run too, on the same augmented images. `report` adds at the end what the features are worth.
+With `pretrained` it begins from a published folder, whose head alone is new (of an encoder that does not pool, such as
+a masked autoencoder's, the mean of the patches is classified); with `distillation` it learns from the answers of an
+earlier run too, on the same augmented images. `report` adds at the end what the features are worth.
 """
 
 import jax
@@ -9,16 +10,16 @@ import jax.numpy as jnp
 
 from aijax import evaluation, losses, models, open_run
 from aijax.binding import bind
-from aijax.data import evaluation_batches, load_source
+from aijax.data import load_source
 from aijax.data.augment import make_augment, make_preprocess, to_unit
 from aijax.errors import ConfigError, choose
-from aijax.train import Evaluation, Experiment, start_from
+from aijax.train import Evaluation, Experiment, outputs, start_from
 
 FIELDS = (
     "model", "augment", "preprocess", "label_smoothing", "loss", "pretrained", "distillation", "corruptions", "report",
 )  # fmt: skip
 LOSSES = {"softmax": losses.softmax_cross_entropy, "sigmoid": losses.sigmoid_cross_entropy}
-REPORTS = ("calibration", "neighbours", "ridge_probe", "logistic_probe")
+REPORTS = ("calibration", *evaluation.FEATURE_CLASSIFIERS)
 
 
 def load(config):
@@ -95,7 +96,8 @@ def make_model(config, classes, example):
     module, trained = models.load(config.pretrained)
     if "num_classes" not in module.__dataclass_fields__:
         raise ConfigError(f"config.pretrained: {config.pretrained} is a {type(module).__name__}, which has no classes")
-    model = module.clone(num_classes=classes)
+    pool = {"pool": "gap"} if getattr(module, "pool", None) == "none" else {}
+    model = module.clone(num_classes=classes, **pool)
 
     def init(key):
         fresh = models.init(key, model, example)
@@ -162,32 +164,26 @@ def make_report(config, model, sources, read):
     if not wanted:
         return None
     classes = len(sources["train"].classes)
-    probes = set(wanted) - {"calibration"}
+    probes = [name for name in wanted if name != "calibration"]
     if probes and "num_classes" not in model.__dataclass_fields__:
         raise ConfigError(f"config.report: {type(model).__name__} has no features apart from its classes")
 
-    def outputs(module, params, split):
-        apply = jax.jit(lambda batch: (module.apply({"params": params}, read(batch)[0]), read(batch)[1]))
-        pieces = []
-        for batch in evaluation_batches(sources[split], min(256, len(sources[split]))):
-            there = batch.pop("mask") > 0
-            pieces.append([piece[there] for piece in apply(batch)])
-        return [jnp.concatenate(column) for column in zip(*pieces, strict=True)]
+    def answers(module, params, split):
+        def apply(batch):
+            inputs, labels = read(batch)
+            return module.apply({"params": params}, inputs), labels
+
+        return outputs(apply, sources[split])
 
     def report(params, folder):
         found = {}
         if "calibration" in wanted:
-            logits, labels = outputs(model, params, "test")
-            found["test/calibration_error"] = evaluation.expected_calibration_error(jax.nn.softmax(logits), labels)
+            logits, labels = answers(model, params, "test")
+            found["calibration_error"] = float(evaluation.expected_calibration_error(jax.nn.softmax(logits), labels))
         if probes:
-            features, labels = outputs(model.clone(num_classes=None), params, "train")
-            held_out, truth = outputs(model.clone(num_classes=None), params, "test")
-        if "neighbours" in wanted:
-            votes = evaluation.nearest_neighbour_votes(features, labels, held_out, num_classes=classes)
-            found["test/neighbours_accuracy"] = evaluation.top_k_accuracy(votes, truth)
-        for name in probes - {"neighbours"}:
-            probe = getattr(evaluation, name)(features, labels, 1.0, num_classes=classes)
-            found[f"test/{name}_accuracy"] = evaluation.top_k_accuracy(evaluation.probe_scores(probe, held_out), truth)
-        return {name: float(value) for name, value in found.items()}
+            encoder = model.clone(num_classes=None)
+            sets = (*answers(encoder, params, "train"), *answers(encoder, params, "test"))
+            found |= evaluation.feature_accuracies(probes, *sets, num_classes=classes)
+        return {f"test/{name}": value for name, value in found.items()}
 
     return report

@@ -53,7 +53,7 @@ def nearest_neighbour_votes(
     choose(WEIGHTS, weights, "weights")
     if not temperature > 0:
         raise ConfigError(f"temperature: expected a number above 0, got {temperature}")
-    train = normalize(train_features)
+    train, train_labels = normalize(train_features), jnp.asarray(train_labels)
     near_zero = 4 * jnp.finfo(train.dtype).eps
 
     def weigh(cosines):

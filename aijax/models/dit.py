@@ -17,7 +17,7 @@ from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import ACTIVATIONS
 from aijax.models.embeddings import check_indices, grid_embedding, sinusoidal_embedding
 from aijax.models.image_attention import Attention
-from aijax.models.patches import PatchEmbedding
+from aijax.models.patches import PatchEmbedding, from_patches
 from aijax.models.unet_conditions import TimestepEmbedding
 from aijax.typing import Array, Float, Int
 
@@ -231,13 +231,6 @@ class Patches(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         layer = PatchEmbedding(self.patch_size, self.width, name="proj", **dtypes)
         return layer(x).reshape(x.shape[0], -1, self.width)
-
-
-def from_patches(x: Float[Array, "b n p"], grid: tuple[int, int], patch_size: int) -> Float[Array, "b h w c"]:
-    """Returns the image of which each token is a patch."""
-    (h, w), p = grid, patch_size
-    x = x.reshape(x.shape[0], h, w, p, p, -1).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(x.shape[0], h * p, w * p, -1)
 
 
 def plain_norm(x: Array, eps: float) -> Array:

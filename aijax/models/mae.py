@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError
 from aijax.models.block_spec import BlockSpec
-from aijax.models.patches import pair, to_patches
+from aijax.models.patches import from_patches, pair, to_patches
 from aijax.models.positions import sincos2d
 from aijax.models.transformer import Remat, Transformer
 from aijax.models.vit import SINCOS, ViT
@@ -153,7 +153,41 @@ def masked_error(
     1.0
     """
     if normalize:
-        variance = target.var(axis=-1, keepdims=True, ddof=1)
-        target = (target - target.mean(axis=-1, keepdims=True)) / jnp.sqrt(variance + EPSILON)
+        mean, deviation = _statistics(target)
+        target = (target - mean) / deviation
     errors = jnp.mean((predicted - target) ** 2, axis=-1)
     return jnp.sum(errors * hidden) / jnp.sum(hidden)
+
+
+def complete(
+    images: Float[Array, "b h w c"],
+    found: Reconstruction,
+    patch_size: int | tuple[int, int],
+    *,
+    normalize: bool,
+    fill: float = 0.0,
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+    """Returns what the encoder saw of images, and the images with their hidden patches reconstructed.
+
+    Args:
+      images: as the autoencoder took them.
+      found: what it made of them.
+      patch_size: of its encoder.
+      normalize: whether its targets are normalised; the reconstruction then takes the mean and the deviation of each
+        hidden patch from the image.
+      fill: value of hidden pixels in what was seen.
+    """
+    patches = to_patches(images, pair(patch_size))
+    grid = patches.shape[1:3]
+    patches = patches.reshape(*found.hidden.shape, -1)
+    mean, deviation = _statistics(patches) if normalize else (0.0, 1.0)
+    seen, completed = (
+        jnp.where(found.hidden[..., None], other, patches) for other in (fill, found.patches * deviation + mean)
+    )
+    return from_patches(seen, grid, patch_size), from_patches(completed, grid, patch_size)
+
+
+def _statistics(patches):
+    """The mean and the deviation of the pixels of each patch."""
+    variance = patches.var(axis=-1, keepdims=True, ddof=1)
+    return patches.mean(axis=-1, keepdims=True), jnp.sqrt(variance + EPSILON)

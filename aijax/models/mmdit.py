@@ -19,12 +19,11 @@ from aijax.models.dit import (
     TIME_WIDTH,
     FeedForward,
     check_latents,
-    from_patches,
     modulate,
     plain_norm,
 )
 from aijax.models.embeddings import grid_embedding, sinusoidal_embedding
-from aijax.models.patches import PatchEmbedding
+from aijax.models.patches import PatchEmbedding, from_patches
 from aijax.models.unet_conditions import TimestepEmbedding
 from aijax.typing import Array, Float
 

@@ -102,6 +102,19 @@ def to_patches(images: Float[Array, "b h w c"], patch_size: tuple[int, int]) -> 
     return x.reshape(b, h // p, w // q, p * q * c)
 
 
+def from_patches(
+    x: Float[Array, "b n f"], grid: tuple[int, int], patch_size: int | tuple[int, int]
+) -> Float[Array, "b h w c"]:
+    """Returns the images of which `to_patches` gives these patches, row by row.
+
+    >>> from_patches(jnp.zeros((2, 6, 12)), (2, 3), 2).shape
+    (2, 4, 6, 3)
+    """
+    (h, w), (p, q) = grid, pair(patch_size)
+    x = x.reshape(x.shape[0], h, w, p, q, -1).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(x.shape[0], h * p, w * q, -1)
+
+
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Returns the height and width that a size stands for.
 

@@ -86,6 +86,20 @@ def save(
     write_tensors(path if archive else folder / found.file, tensors)
 
 
+def config_of(module: nn.Module, params: Params, architecture: str | None = None) -> dict[str, Any]:
+    """Returns the config with which `save` writes a module.
+
+    Args:
+      module: of a published class.
+      params: of the module, or their shapes.
+      architecture: the published class; None for the first that fits the module.
+
+    Raises:
+      UnsupportedError, ConfigError: as `save`.
+    """
+    return _described(module, params, None, architecture, archive=False)[0]
+
+
 def from_tensors(
     config: Mapping[str, Any],
     tensors: Mapping[str, Any],

@@ -2,7 +2,7 @@
 
 from aijax.train.checkpoints import Checkpoints
 from aijax.train.classifier import fit_classifier
-from aijax.train.evaluate import evaluate, make_evaluate_step
+from aijax.train.evaluate import evaluate, make_evaluate_step, outputs
 from aijax.train.experiment import Evaluation, Experiment
 from aijax.train.fine_tune import start_from
 from aijax.train.fit import Fitted, fit
@@ -19,6 +19,6 @@ from aijax.train.step import make_step
 __all__ = [
     "OPTIMIZERS", "SCHEDULES", "Checkpoints", "Evaluation", "Experiment", "Fitted", "Hook", "Prepared", "Recorder",
     "TrainState", "evaluate", "fit", "fit_classifier", "init_state", "layer_multipliers",
-    "make_evaluate_step", "make_optimizer", "make_schedule", "make_step", "pack", "prepare", "sharpness_aware",
-    "start_from", "train",
+    "make_evaluate_step", "make_optimizer", "make_schedule", "make_step", "outputs", "pack", "prepare",
+    "sharpness_aware", "start_from", "train",
 ]  # fmt: skip

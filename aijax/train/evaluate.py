@@ -1,12 +1,14 @@
-"""The mean of per-example metrics over a whole set, each example counted once."""
+"""What a model makes of a whole set, each example counted once: the mean of metrics, or all outputs."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aijax.typing import Array, Batch, Params
+from aijax.data import evaluation_batches
+from aijax.typing import Array, Batch, Params, PyTree
 
 
 def make_evaluate_step(metrics: Callable[[Params, Batch], Mapping[str, Array]]) -> Callable[[Params, Batch], dict]:
@@ -36,3 +38,18 @@ def evaluate(sums: Callable[[Params, Batch], dict], params: Params, batches: Ite
     totals = {name: sum(np.float64(part[name]) for part in parts) for name in parts[0]}
     count = totals.pop("count")
     return {name: float(total / count) for name, total in totals.items()}
+
+
+def outputs(function: Callable[[Batch], PyTree], source: Any, batch_size: int = 256) -> PyTree:
+    """Returns what `function(batch)` gives for all examples of a source, in their order, one row each.
+
+    Args:
+      function: a pure function whose values have one row an example; it is compiled.
+      source: of examples (see `aijax.data`).
+      batch_size: examples at a time.
+    """
+    apply, pieces = jax.jit(function), []
+    for batch in evaluation_batches(source, min(batch_size, len(source))):
+        there = batch.pop("mask") > 0
+        pieces.append(jax.tree.map(lambda x, there=there: x[there], apply(batch)))
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *pieces)

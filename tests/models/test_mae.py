@@ -7,7 +7,8 @@ import pytest
 
 from aijax import models
 from aijax.errors import ConfigError
-from aijax.models.mae import MAE, masked_error
+from aijax.models.mae import MAE, Reconstruction, complete, masked_error
+from aijax.models.patches import from_patches, to_patches
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,20 @@ def test_targets_are_normalised_by_patch():
         expected = ((predicted - wanted) ** 2).mean(-1)[hidden].mean()
         found = masked_error(*map(jnp.asarray, (predicted, target, hidden)), normalize=normalize)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_perfect_reconstruction_completes_the_images(normalize):
+    rng = np.random.default_rng(0)
+    images, hidden = rng.normal(size=(2, 4, 6, 3)).astype(np.float32), rng.random((2, 6)) < 0.5
+    patches = np.asarray(to_patches(images, (2, 2))).reshape(2, 6, 12)
+    np.testing.assert_array_equal(from_patches(patches, (2, 3), 2), images)
+    mean, deviation = patches.mean(-1, keepdims=True), np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6)
+    predicted = np.where(hidden[..., None], (patches - mean) / deviation if normalize else patches, 9.0)
+    found = Reconstruction(jnp.zeros(()), jnp.asarray(predicted), jnp.asarray(hidden))
+    seen, completed = complete(jnp.asarray(images), found, 2, normalize=normalize, fill=7.0)
+    np.testing.assert_allclose(completed, images, atol=1e-5)
+    np.testing.assert_array_equal(seen == 7.0, from_patches(np.repeat(hidden[..., None], 12, -1), (2, 3), 2))
 
 
 @pytest.mark.parametrize(

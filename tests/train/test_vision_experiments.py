@@ -105,6 +105,57 @@ def get_config():
     assert {"gaussian_noise_3/accuracy", "contrast_5/accuracy"} <= set(run.metrics)
 
 
+PRETRAINING = {
+    "data": {"source": "synthetic", "image_shape": (8, 12, 3), "num_classes": 3, "train_size": 64, "test_size": 32},
+    "model": {"name": "vit", "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2},
+    "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "mask_ratio": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"report": ("ridge",)}, "config.report: unknown value 'ridge'; did you mean 'ridge_probe'"),
+        ({"mae": {"mask_rate": 0.5}}, "config.mae.mask_rate: unknown field; did you mean 'mask_ratio'"),
+        ({"mae": {"mask_ratio": 0.0}}, "mask_ratio: 0.0 of 6 patches leaves 6"),
+        ({"model": PRETRAINING["model"] | {"pool": "gap"}}, "config.model.pool"),
+        ({"model": PRETRAINING["model"] | {"layer_scale": 1e-4}}, "ViTMAEModel: layer_scale"),
+        ({"data": {"source": "iris"}}, "config.data.source: 'iris' has no images"),
+    ],
+)
+def test_a_wrong_option_of_pretraining_is_told(root, fields, message):
+    with pytest.raises(UserError, match=message):
+        build(root, "vit/mae_cifar10.py:tiny", **PRETRAINING | fields)
+
+
+@pytest.mark.slow
+def test_a_masked_autoencoder_leaves_an_encoder_that_a_classifier_begins_from(root, tmp_path):
+    fields = PRETRAINING | {"batch_size": 8, "total_epochs": 1.0, "schedule": {}}
+    fields["report"] = ("neighbours", "ridge_probe")
+    built, config = build(root, "vit/mae_cifar10.py:tiny", **fields)
+    run = prepare(built, config, devices=jax.devices()[:1])
+    state = run.init(jax.random.key(0))
+    before = named_leaves(jax.device_get(state.params))
+    state, _ = run.step(state, built.source[np.arange(8)], jax.random.key(1))
+    params = jax.device_get(state.params)
+    still = {name for name, leaf in named_leaves(params).items() if np.array_equal(leaf, before[name])}
+    assert {name for name in still if "positions" in name} == {name for name in before if "positions" in name}
+    assert "encoder/embedding/kernel" not in still
+    metrics = built.draw(params, tmp_path / "figures")
+    names = ("neighbours_accuracy", "ridge_probe_accuracy")
+    assert set(metrics) == {f"test/{prefix}{name}" for prefix in ("", "untrained_") for name in names}
+    assert (tmp_path / "figures" / "reconstructions.png").is_file()
+    fields = {"data": PRETRAINING["data"], "pretrained": str(tmp_path / "encoder")}
+    tuned, _ = build(root, "vit/mae_cifar10.py:finetune", **fields)
+    images = np.ones((2, 8, 12, 3), np.float32)
+    start = named_leaves(tuned.init(jax.random.key(0)))
+    assert start["head/kernel"].shape == (8, 3)
+    np.testing.assert_array_equal(start["embedding/kernel"], params["encoder"]["embedding"]["kernel"])
+    encoder = {name: leaf for name, leaf in tuned.init(jax.random.key(0)).items() if name != "head"}
+    features = tuned.model.clone(num_classes=None).apply({"params": encoder}, images)
+    np.testing.assert_allclose(features, built.apply_fn(params, images), rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["vit/digits.py", "clip/digits.py"])
 def test_a_run_begins_from_published_weights_and_leaves_frozen_ones(root, golden, experiment):
