@@ -78,3 +78,22 @@ def test_diffusion_in_the_plane_and_of_digits(run_notebook):
     assert "changed by 0.000" in told
     assert pictures(outputs) == 3
     assert float(outputs[-1]["data"]["text/plain"]) > 0.95
+
+
+@pytest.mark.processes
+def test_a_published_vision_transformer_its_captions_and_its_attention(run_notebook):
+    outputs = run_notebook("vit_clip.ipynb")
+    told = "".join(output.get("text", "") for output in outputs)
+
+    def share(pattern):
+        return float(re.search(pattern, told)[1]) / 100
+
+    assert "['config.json', 'model.safetensors'] written again, the same bytes: True" in told
+    accuracy = share(r"([\d.]+)% of 360 held-out digits are right")
+    assert accuracy > 0.9
+    assert share(r"([\d.]+)% of others") > 0.85
+    assert min(float(value) for value in re.findall(r"_r1': ([\d.]+)", told)) > 0.7
+    assert share(r"([\d.]+)% fewer are right without it") > 0.03
+    assert share(r"alike: ([\d.]+)% are right") < accuracy - 0.2
+    assert pictures(outputs) == 3
+    assert float(outputs[-1]["data"]["text/plain"]) > 0.5  # of captions never seen; by chance 1 of 60
