@@ -62,6 +62,7 @@ def build(config, sources):
     def loss_fn(params, batch, key):
         augment_key, mask_key, dropout_key = jax.random.split(key, 3)
         images = preprocess(augment(augment_key, batch)["image"])
+        images = images.astype(jax.tree.leaves(params)[0].dtype)  # that of config.compute_dtype
         rngs = {"mask": mask_key, "dropout": dropout_key}
         return model.apply({"params": params}, images, train=True, rngs=rngs).loss, {}
 
@@ -76,7 +77,7 @@ def build(config, sources):
         return {"loss": errors(found.patches, patches, found.hidden)}
 
     def features(params, images):
-        return encoder.clone(pool="gap").apply({"params": params["encoder"]}, images)
+        return encoder.clone(pool="gap").apply({"params": params["encoder"]}, images).astype(jnp.float32)
 
     wanted = tuple(config.get("report", ()))
     for name in wanted:

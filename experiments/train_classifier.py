@@ -50,7 +50,8 @@ def build(config, sources):
     def loss_fn(params, batch, key):
         augment_key, dropout_key = jax.random.split(key)
         batch = augment_batch(augment_key, batch)
-        logits = model.apply({"params": params}, preprocess(batch[inputs]), train=True, rngs={"dropout": dropout_key})
+        x = preprocess(batch[inputs]).astype(jax.tree.leaves(params)[0].dtype)  # that of config.compute_dtype
+        logits = model.apply({"params": params}, x, train=True, rngs={"dropout": dropout_key})
         logits = logits.astype(jnp.float32)
         targets = losses.as_probabilities(batch[labels], logits)
         loss = distil(loss_of(logits, targets), logits, batch[inputs]).mean()
@@ -89,6 +90,8 @@ def make_batch_functions(config, inputs, classes):
 def make_model(config, classes, example):
     """Returns the module and `init(key)`; of a published folder, with its parameters and a new head."""
     if not config.get("pretrained"):
+        if not config.get("model"):
+            raise ConfigError("config.model: missing, and config.pretrained names no folder; give one of them")
         model = models.build(config.model, num_classes=classes)
         return model, lambda key: models.init(key, model, example)
     if config.get("model"):

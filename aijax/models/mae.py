@@ -141,7 +141,7 @@ class MAEDecoder(nn.Module):
 def masked_error(
     predicted: Float[Array, "b n p"], target: Float[Array, "b n p"], hidden: Bool[Array, "b n"], *, normalize: bool
 ) -> Float[Array, ""]:
-    """Returns the mean squared error over the patches that are hidden.
+    """Returns the mean squared error over the patches that are hidden, in float32 or wider.
 
     Args:
       predicted, target: pixels of patches.
@@ -152,6 +152,7 @@ def masked_error(
     >>> masked_error(jnp.ones((1, 2, 3)), jnp.zeros((1, 2, 3)), jnp.array([[True, False]]), normalize=False).tolist()
     1.0
     """
+    predicted, target = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (predicted, target))
     if normalize:
         mean, deviation = _statistics(target)
         target = (target - mean) / deviation

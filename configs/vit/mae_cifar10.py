@@ -32,7 +32,7 @@ def small(config):
     config.experiment = "pretrain_vision"
     config.batch_size = 1024
     config.total_epochs = 800.0
-    config.model = ConfigDict({"name": "vit", "variant": "S/2", "dtype": "bfloat16"})
+    config.model = ConfigDict({"name": "vit", "variant": "S/2"})
     config.mae = ConfigDict(
         {"decoder_dim": 256, "decoder_depth": 4, "decoder_heads": 8, "mask_ratio": 0.75, "normalize_targets": True}
     )
@@ -47,6 +47,7 @@ def small(config):
         }
     )
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.05})
+    config.compute_dtype = "bfloat16"
     config.report = ("neighbours", "ridge_probe")
     config.evaluate_every_epochs = 20
     return config
@@ -82,7 +83,7 @@ def tiny(config):
     )
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.1})
     config.report = ("ridge_probe",)
-    del config.evaluate_every_epochs
+    del config.compute_dtype, config.evaluate_every_epochs
     return config
 
 

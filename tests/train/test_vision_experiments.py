@@ -40,6 +40,7 @@ def build(root, config, **fields):
         ({"distillation": {"run": "nowhere", "weigth": 1.0}}, "config.distillation.weigth: unknown field"),
         ({"pretrained": "nowhere"}, "config.model: the model is that of config.pretrained"),
         ({"pretrained": "nowhere", "model": {}}, "nowhere"),
+        ({"pretrained": "", "model": {}}, "config.model: missing, and config.pretrained names no folder"),
     ],
 )
 def test_a_wrong_option_is_told(root, fields, message):
@@ -103,6 +104,19 @@ def get_config():
     names = {"calibration_error", "neighbours_accuracy", "ridge_probe_accuracy", "logistic_probe_accuracy"}
     assert {f"test/{name}" for name in names} <= set(run.metrics)
     assert {"gaussian_noise_3/accuracy", "contrast_5/accuracy"} <= set(run.metrics)
+
+
+@pytest.mark.parametrize("config", ["vit/digits.py", "vit/mae_cifar10.py:tiny"])
+def test_products_are_in_the_type_that_the_config_computes_in(root, config):
+    """Images come as bytes and become floats within the loss: they too are in the type of the parameters."""
+    data = {"source": "synthetic", "image_shape": (8, 8, 3), "num_classes": 3, "train_size": 16, "test_size": 8}
+    built, _ = build(root, config, data=data, augment={}, model=PRETRAINING["model"])
+    half = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16"), jax.eval_shape(built.init, jax.random.key(0))
+    )
+    traced = jax.make_jaxpr(built.loss_fn)(half, built.source[np.arange(4)], jax.random.key(0))
+    kinds = [eqn.invars[0].aval.dtype for eqn in traced.eqns if eqn.primitive.name == "dot_general"]
+    assert kinds and set(map(str, kinds)) == {"bfloat16"}
 
 
 PRETRAINING = {
