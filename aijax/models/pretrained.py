@@ -66,7 +66,8 @@ def save(
       module: of a published class.
       params: of the module.
       config: that of the module, such as `read_config` gave it; None to write one.
-      architecture: the published class to save it as; None for that of `config`, or the first that fits the module.
+      architecture: the published class to save it as; None for that of `config`, or the first that fits the module,
+        in a folder of safetensors where there is one.
 
     Raises:
       UnsupportedError: a module that is no published class, or not the one that is named.
@@ -191,7 +192,8 @@ def _described(module, params, config, name, archive):
     if config is not None:
         return config, choose(ARCHITECTURES, name, "architecture") if name else find_architecture(config, "config")
     name = name or (getattr(module, "published_as", None) or "").partition(":")[0]
-    named = {name: choose(ARCHITECTURES, name, "architecture")} if name else ARCHITECTURES
+    tensors_first = dict(sorted(ARCHITECTURES.items(), key=lambda item: item[1].file.endswith(".npz")))
+    named = {name: choose(ARCHITECTURES, name, "architecture")} if name else tensors_first
     if archive and not all(one.file.endswith(".npz") for one in named.values()):
         named = {name: one for name, one in ARCHITECTURES.items() if one.file.endswith(".npz")}
     found = {

@@ -111,3 +111,18 @@ def test_modules_that_are_not_published_are_not_saved(tmp_path):
 
     with pytest.raises(UnsupportedError, match="MLP is no published class"):
         pretrained.save(tmp_path, MLP(), {})
+
+
+def test_of_two_kinds_that_fit_a_folder_gets_that_of_safetensors(tmp_path):
+    from aijax.models import ViT
+
+    model = ViT(
+        img_size=4, patch_size=2, in_channels=3, embed_dim=4, depth=1, num_heads=2, num_classes=3,
+        activation="gelu_tanh", token_positions="class", position_resize="bicubic",
+    )  # fmt: skip
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 4, 4, 3), np.float32))["params"]
+    params = jax.tree.map(lambda shape: np.ones(shape.shape, shape.dtype), shapes)
+    pretrained.save(tmp_path, model, params)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    module, again = pretrained.load(tmp_path)
+    assert module.published_as == "ViTForImageClassification" and same(again, params)
