@@ -58,7 +58,7 @@ def test_each_config_builds(root, mnist, cifar10):
     assert built["diffusion/cifar10"] == pytest.approx(63.1e6, rel=0.01)
 
 
-@pytest.mark.parametrize("config", ["cnn/mnist.py", "vit/cifar10.py:tiny"])
+@pytest.mark.parametrize("config", ["cnn/mnist.py", pytest.param("vit/cifar10.py:tiny", marks=pytest.mark.slow)])
 def test_configs_with_files_run_on_them(root, tmp_path, mnist, cifar10, config):
     data = mnist if "mnist" in config else cifar10
     words = [f"--config.data.path={data}", "--config.total_steps=2", "--config.batch_size=16"]

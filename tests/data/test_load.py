@@ -26,7 +26,7 @@ def test_every_source_has_its_loader():
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
-        ({}, "config.data.source: missing; expected one of digits, iris"),
+        ({}, "config.data.source: missing; expected one of digits, captioned_digits"),
         ({"source": "digit"}, "config.data.source: unknown value 'digit'; did you mean 'digits'"),
         (
             {"source": "digits", "test_fractoin": 0.1},

@@ -27,7 +27,7 @@ def test_golden(golden, case):
         np.testing.assert_array_equal(got, arrays[f"pil_{method}"])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(*[st.integers(1, 40)] * 4, st.sampled_from(["bilinear", "bicubic", "lanczos"]))
 def test_bytes_are_pillows_at_any_size(h, w, height, width, method):
     pixels = np.random.default_rng(h * 41 + w).integers(0, 256, (h, w, 3), dtype=np.uint8)

@@ -47,7 +47,7 @@ def assert_same(found, expected, rtol=1e-7):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("name", ["plain", "missing", "outputs", *LONGER])
+@pytest.mark.parametrize("name", ["plain", "outputs", pytest.param("missing", marks=pytest.mark.slow), *LONGER])
 def test_at_the_whole_rank_it_is_exact(name):
     model, y, observed = CASES[name]
     assert_same(value_and_grad(model, y, observed, WHOLE), value_and_grad(model, y, observed, gp.Exact()))

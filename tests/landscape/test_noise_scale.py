@@ -64,6 +64,7 @@ def test_sharpness_is_that_of_references(read_case, name):
         landscape.average_sharpness(*given)
 
 
+@pytest.mark.slow
 def test_gradient_descent_meets_the_edge_of_stability(read_case):
     shapes = {"net.0.weight": (10, 4), "net.0.bias": (10,), "net.2.weight": (1, 10), "net.2.bias": (1,)}
     case = read_case("eos_lr0.5", activation="tanh", loss="mse", shapes=shapes)
