@@ -6,6 +6,10 @@ aijax run configs/vit/mae_cifar10.py:tiny --config.data.path=data/cifar10       
 aijax run configs/vit/mae_cifar10.py:finetune --config.data.path=data/cifar10 --config.pretrained=RUN/encoder
 
 The last trains a classifier from the encoder that a run of one of the others left in its folder.
+
+The tiny one, on a lossy JPEG copy of the images, seed 0, 4 epochs: a ridge regression on the frozen features tells
+49.3 % of the 10,000 test images, 40.5 % on those of the same network untrained. 494 CPU s on two busy cores, both
+probes included.
 """
 
 from ml_collections import ConfigDict
