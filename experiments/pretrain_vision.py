@@ -3,8 +3,8 @@
 When the run has ended, its folder `encoder` holds the encoder as a published folder, from which `train_classifier`
 fine-tunes (`pretrained`) and which other tools read; `figures/reconstructions.png` shows test images, what the encoder
 saw of them and what was made of it (where targets are normalised, with the mean and the deviation that a hidden patch
-has in the image). `report` names classifiers of frozen features (the mean of the patches), which are
-measured on the trained encoder and, as `untrained_...`, on one that was only initialised.
+has in the image). `report` names classifiers of frozen features (the mean of the patches), which are measured on the
+trained encoder and, as `untrained_...`, on one that was only initialised.
 """
 
 import functools
