@@ -37,11 +37,13 @@ def cifar10(tmp_path_factory):
     return folder
 
 
-def test_each_config_builds(root, mnist, cifar10):
+def test_each_config_builds(root, tmp_path, mnist, cifar10):
     built = {}
     paths = {f"{kind}/mnist": [("data.path", str(mnist))] for kind in ("cnn", "diffusion")}
     paths |= {f"{kind}/cifar10": [("data.path", str(cifar10))] for kind in ("vit", "diffusion")}
-    paths["vit/mae_cifar10"] = [("data.path", str(cifar10))]
+    text = tmp_path / "input.txt"
+    text.write_text("to be or not to be, that is the question\n" * 200)
+    paths |= {"vit/mae_cifar10": [("data.path", str(cifar10))], "lm/shakespeare": [("data.path", str(text))]}
     without_files = dict.fromkeys(("clip/siglip_b16", "vit/i1k_s16", "vit/i21k_b16"), ":synthetic")
     for file in sorted((root / "configs").rglob("*.py")):
         name = file.relative_to(root / "configs").with_suffix("").as_posix()
