@@ -1,6 +1,8 @@
 """A GPT on the characters of Shakespeare, a text file of 1.1 MB that the run is given.
 
-As it stands for an accelerator: 10.6 M parameters, 256 characters of context, dropout 0.2. `:tiny` is for two cores.
+As it stands for an accelerator: 10.7 M parameters, 256 characters of context, dropout 0.2; not run yet. `:tiny` is for
+two cores: 0.8 M parameters, 64 characters of context, 1.604 nats a character of held-out text after 3 minutes
+(331 CPU s, start and compilation included; one seed).
 
 aijax run configs/lm/shakespeare.py --config.data.path=input.txt
 aijax run configs/lm/shakespeare.py:tiny --config.data.path=input.txt
