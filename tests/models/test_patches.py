@@ -14,8 +14,10 @@ from aijax.models.positions import resize_matrix
 def test_kernels_are_resized_as_flexivit_does(x64, golden, name):
     data = np.load(golden / "vision_text/flexi_patch_resize" / name / "data.npz")
     old, new = (data[key].transpose(2, 3, 1, 0).astype(float) for key in ("kernel_oihw", "resized_oihw"))
-    # the reference is computed in 32 bits
-    np.testing.assert_allclose(resize_kernel(jnp.asarray(old), new.shape[:2]), new, rtol=1e-6, atol=1e-5)
+    # the reference is computed in 32 bits: it is right to a part of its largest entry
+    np.testing.assert_allclose(
+        resize_kernel(jnp.asarray(old), new.shape[:2]), new, rtol=0, atol=9e-7 * np.abs(new).max()
+    )
 
 
 def test_larger_patches_give_the_same_tokens_of_resized_images(x64):
