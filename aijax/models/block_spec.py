@@ -10,10 +10,22 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError, choose
 from aijax.typing import Array
 
-Norm = Literal["layer", "rms"]
+Norm = Literal["layer", "rms", "none"]
 Activation = Literal["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh"]
 
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+class NoNorm(nn.Module):
+    """The identity in the place of a norm layer, for the small transformers whose mechanisms are read off."""
+
+    epsilon: float = 0.0
+    dtype: Any = None
+    param_dtype: Any = "float32"
+
+    def __call__(self, x: Array) -> Array:
+        return x
+
+
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "none": NoNorm}
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -33,7 +45,7 @@ class BlockSpec:
     Attributes:
       num_heads: attention heads; they share the width equally where there is no `head_width`.
       mlp_ratio: width of the MLP's hidden layer over the width of the block.
-      norm: "layer" (LayerNorm) or "rms" (RMSNorm).
+      norm: "layer" (LayerNorm), "rms" (RMSNorm) or "none".
       norm_epsilon: added to the variance.
       activation: "gelu" (exact), "gelu_tanh" (its tanh approximation), "gelu_quick" (x sigmoid(1.702 x)), "relu",
         "silu" or "tanh".

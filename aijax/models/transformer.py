@@ -201,7 +201,10 @@ class Block(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with an activation between, which a third may gate."""
+    """Two layers with an activation between, which a third may gate.
+
+    What enters the second layer is tapped: "hidden".
+    """
 
     spec: BlockSpec
 
@@ -211,7 +214,7 @@ class Mlp(nn.Module):
         hidden = round(spec.mlp_ratio * width) if spec.mlp_width is None else spec.mlp_width
         y = dense(spec, hidden, "up")(x)
         y = activate(spec, dense(spec, hidden, "gate")(x)) * y if spec.gated else activate(spec, y)
-        return dense(spec, width, "down")(y)
+        return dense(spec, width, "down")(tap_in(self, "hidden", y))
 
 
 def empty_cache(model: Transformer, width: int, batch: int, size: int, memory: int = 0, dtype: Any = None) -> Cache:
