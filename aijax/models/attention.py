@@ -49,7 +49,9 @@ class Context(NamedTuple):
 class Attention(nn.Module):
     """Self-attention, or attention to the memory of the context: [b, t, d] -> [b, t, d], and the cache if there is one.
 
-    What is tapped: "heads", what each head has read, `[b, t, h, k]`; and for who asks "weights", `[b, h, t, s]`.
+    What is tapped: "queries", "keys" and "values", `[b, t, h, k]`, and with rotary positions "rotated_queries" and
+    "rotated_keys"; "heads", what each head has read, `[b, t, h, k]`; and for who asks "scores" and "weights",
+    `[b, h, t, s]`, and "results", what each head adds to the output, `[b, t, h, d]`, without the bias.
 
     Attributes:
       spec: of the block.
@@ -88,7 +90,7 @@ class Attention(nn.Module):
             key = key if remembered else norm(spec, "norm_key")(key)
         if scale is not None:
             query = query * scale.astype(query.dtype)
-        how = {"scale": spec.attention_scale}
+        how = {"scale": spec.attention_scale, "soft_cap": spec.attention_soft_cap}
         if self.to_memory:
             how["mask"] = _by_heads(context.memory_mask)
             if cached and not remembered:
@@ -98,7 +100,10 @@ class Attention(nn.Module):
         else:
             if context.angles is not None or spec.rotary:
                 angles = self._angles(x.shape[1], head_width, context)
-                query, key = rotate(query, angles), rotate(key, angles)
+                query, key = (
+                    tap_in(self, f"rotated_{name}", rotate(heads, angles, interleaved=spec.rotary_interleaved))
+                    for name, heads in (("queries", query), ("keys", key))
+                )
             how |= {"mask": _by_heads(context.mask), "bias": context.bias}
             if cached:
                 cache = _write(cache, key, value, context.length)
@@ -107,11 +112,22 @@ class Attention(nn.Module):
             else:
                 how["causal"] = spec.causal
         y = self._read(query, *(cache if cached else (key, value)), cached=cached, **how)
-        y = dense(spec, width, "out")(y.reshape(*x.shape[:-1], -1))
+        y = self._written(y, width)
         return (y, cache) if cached else y
 
+    def _written(self, heads: Array, width: int) -> Array:
+        """What the heads write, [b, t, h, k] -> [b, t, d]."""
+        out = dense(self.spec, width, "out")
+        y = out(heads.reshape(*heads.shape[:-2], -1))
+        if asked(self, "results"):
+            kernel = out.get_variable("params", "kernel").reshape(*heads.shape[-2:], width)
+            results = jnp.einsum("...hk,hkd->...hd", heads, kernel.astype(heads.dtype))
+            y = y + (tap_in(self, "results", results) - results).sum(-2)
+        return y
+
     def _heads(self, x: Array, name: str, num_heads: int, head_width: int) -> Array:
-        return dense(self.spec, num_heads * head_width, name)(x).reshape(*x.shape[:-1], num_heads, head_width)
+        heads = dense(self.spec, num_heads * head_width, name)(x).reshape(*x.shape[:-1], num_heads, head_width)
+        return tap_in(self, {"query": "queries", "key": "keys", "value": "values"}[name], heads)
 
     def _angles(self, length: int, head_width: int, context: Context) -> Array | None:
         if context.angles is not None or context.length is None:
@@ -120,10 +136,10 @@ class Attention(nn.Module):
 
     def _read(self, query: Array, key: Array, value: Array, *, cached: bool, **how: Any) -> Array:
         rate = 0.0 if self.deterministic else self.spec.attention_dropout_rate
-        if rate or cached or asked(self, "weights"):
+        if rate or cached or asked(self, "weights") or asked(self, "scores"):
             query, key, value = nn.dtypes.promote_dtype(query, key, value)
             key, value = (key, value) if cached else (_heads_first(key), _heads_first(value))
-            weights = tap_in(self, "weights", _weights(query, key, **how))
+            weights = tap_in(self, "weights", jax.nn.softmax(tap_in(self, "scores", _scores(query, key, **how))))
             y = _mix(nn.Dropout(rate, deterministic=self.deterministic)(weights), value)
         else:
             y = attend(query, key, value, implementation=self.spec.implementation, **how)
@@ -139,6 +155,7 @@ def attend(
     mask: Bool[Array, "..."] | None = None,
     bias: Float[Array, "..."] | None = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "b t h k"]:
     """Returns softmax(scale q k^T + bias) v for each head.
@@ -153,13 +170,14 @@ def attend(
       mask: True where a query sees a key; it broadcasts with `[b, h, t, s]`.
       bias: broadcasts with `[b, h, t, s]`.
       scale: None for 1 / sqrt(k).
+      soft_cap: scores s = scale q k^T become cap tanh(s / cap), in two products everywhere; None for no cap.
       implementation: None, "xla" or "cudnn".
     """
     query, key, value = nn.dtypes.promote_dtype(query, key, value)
     bias = bias if bias is None else bias.reshape((1,) * (4 - bias.ndim) + bias.shape).astype(query.dtype)
 
     def by_products(query, key, value, bias, mask):
-        scores = _scores(query, _heads_first(key), causal=causal, mask=mask, bias=bias, scale=scale)
+        scores = _scores(query, _heads_first(key), causal=causal, mask=mask, bias=bias, scale=scale, soft_cap=soft_cap)
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
         y = _mix(weights, _heads_first(value).astype(weights.dtype)) / _heads_first(weights.sum(-1))[..., None]
         return y.astype(value.dtype)
@@ -169,7 +187,7 @@ def attend(
             query, key, value, bias, mask, is_causal=causal, scale=scale, implementation=implementation
         )
 
-    if query.dtype == jnp.float64:
+    if query.dtype == jnp.float64 or soft_cap is not None:
         return by_products(query, key, value, bias, mask)
     if implementation is not None:
         return fused(query, key, value, bias, mask)
@@ -184,17 +202,14 @@ def attention_weights(
     mask: Bool[Array, "..."] | None = None,
     bias: Float[Array, "..."] | None = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
 ) -> Float[Array, "b h t s"]:
     """Returns softmax(scale q k^T + bias) for each head, in at least 32 bits; the arguments are those of `attend`."""
-    return _weights(query, _heads_first(key), causal=causal, mask=mask, bias=bias, scale=scale)
+    how = {"causal": causal, "mask": mask, "bias": bias, "scale": scale, "soft_cap": soft_cap}
+    return jax.nn.softmax(_scores(query, _heads_first(key), **how))
 
 
-def _weights(query, key, **how):
-    """Attention weights `[b, h, t, s]` of keys `[b, g, s, k]`."""
-    return jax.nn.softmax(_scores(query, key, **how))
-
-
-def _scores(query, key, *, causal=False, mask=None, bias=None, scale=None):
+def _scores(query, key, *, causal=False, mask=None, bias=None, scale=None, soft_cap=None):
     """What the weights `[b, h, t, s]` are the softmax of, for keys `[b, g, s, k]`."""
     batch, length, heads, width = query.shape
     groups = key.shape[1]
@@ -203,6 +218,7 @@ def _scores(query, key, *, causal=False, mask=None, bias=None, scale=None):
     query = _heads_first(query).reshape(batch, groups, heads // groups * length, width)
     scores = jnp.matmul(query, jnp.swapaxes(key, 2, 3), preferred_element_type=dtype)
     scores = scores.reshape(batch, heads, length, -1)
+    scores = scores if soft_cap is None else soft_cap * jnp.tanh(scores / soft_cap)
     scores = scores if bias is None else scores + bias
     seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else None
     if mask is not None:

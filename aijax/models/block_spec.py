@@ -8,24 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.norms import LayerNorm, NoNorm, RMSNorm
 from aijax.typing import Array
 
 Norm = Literal["layer", "rms", "none"]
 Activation = Literal["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh"]
 
-
-class NoNorm(nn.Module):
-    """The identity in the place of a norm layer, for the small transformers whose mechanisms are read off."""
-
-    epsilon: float = 0.0
-    dtype: Any = None
-    param_dtype: Any = "float32"
-
-    def __call__(self, x: Array) -> Array:
-        return x
-
-
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "none": NoNorm}
+NORMS = {"layer": LayerNorm, "rms": RMSNorm, "none": NoNorm}
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -44,17 +33,20 @@ class BlockSpec:
 
     Attributes:
       num_heads: attention heads; they share the width equally where there is no `head_width`.
-      mlp_ratio: width of the MLP's hidden layer over the width of the block.
+      mlp_ratio: width of the MLP's hidden layer over the width of the block; 0 for a block of attention alone.
       norm: "layer" (LayerNorm), "rms" (RMSNorm) or "none".
       norm_epsilon: added to the variance.
       activation: "gelu" (exact), "gelu_tanh" (its tanh approximation), "gelu_quick" (x sigmoid(1.702 x)), "relu",
         "silu" or "tanh".
       causal: a token attends to itself and the tokens before it.
       rotary: queries and keys are turned by their positions where no angles are given (Su et al. 2021).
+      rotary_interleaved: the pairs that are turned are neighbours, see `aijax.models.rotary.rotate`.
       dropout_rate: of what each branch adds to the residual stream.
       dtype: of the computation, a dtype or its name; None promotes inputs and parameters.
       param_dtype: of the parameters.
       post_norm: x <- Norm(x + f(x)) in place of x <- x + f(Norm(x)).
+      output_norm: x <- x + Norm'(f(Norm(x))), with norms of its own for what is added (Gemma Team 2024).
+      parallel: the MLP reads what attention reads, x <- x + f(Norm(x)) + g(Norm'(x)) (Wang and Komatsuzaki 2021).
       cross_attention: between attention and MLP, a third branch attends to a memory.
       mlp_width: width of the MLP's hidden layer; None for `mlp_ratio` times the width.
       gated: the MLP is down(act(gate(x)) up(x)) in place of down(act(up(x))) (Shazeer 2020).
@@ -64,6 +56,7 @@ class BlockSpec:
         for `num_heads`.
       attention_scale: of q . k; None for 1 / sqrt(head width).
       scale_by_depth: q . k of block i is also divided by i + 1.
+      attention_soft_cap: scores s become cap tanh(s / cap) (Gemma Team 2024); None for no cap.
       qk_norm: queries and keys of each head pass through a norm (Henry et al. 2020).
       attention_dropout_rate: of the attention weights.
       layer_scale: first value of a learned factor, one a channel, of what each branch adds (Touvron et al. 2021); None
@@ -78,10 +71,13 @@ class BlockSpec:
     activation: Activation = "gelu"
     causal: bool = False
     rotary: bool = False
+    rotary_interleaved: bool = False
     dropout_rate: float = 0.0
     dtype: Any = None
     param_dtype: Any = "float32"
     post_norm: bool = False
+    output_norm: bool = False
+    parallel: bool = False
     cross_attention: bool = False
     mlp_width: int | None = None
     gated: bool = False
@@ -90,6 +86,7 @@ class BlockSpec:
     num_kv_heads: int | None = None
     attention_scale: float | None = None
     scale_by_depth: bool = False
+    attention_soft_cap: float | None = None
     qk_norm: bool = False
     attention_dropout_rate: float = 0.0
     layer_scale: float | None = None
@@ -102,6 +99,16 @@ class BlockSpec:
             raise ConfigError(
                 f"num_kv_heads: expected a divisor of num_heads {self.num_heads}, got {self.num_kv_heads}"
             )
+        if self.post_norm and (self.output_norm or self.parallel):
+            raise ConfigError("post_norm: it is no choice of blocks with output_norm or parallel, got True")
+        if self.attention_soft_cap is not None and self.attention_soft_cap <= 0:
+            raise ConfigError(f"attention_soft_cap: expected more than zero, got {self.attention_soft_cap}")
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """What a block adds to the residual stream, in order."""
+        cross = ("cross_attention",) if self.cross_attention else ()
+        return ("attention", *cross) if (self.mlp_width or self.mlp_ratio) == 0 else ("attention", *cross, "mlp")
 
 
 def norm(spec: BlockSpec, name: str) -> nn.Module:

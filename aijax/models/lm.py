@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import LAYERS, Activation, BlockSpec, Norm
 from aijax.models.embeddings import checked_indices
-from aijax.models.rotary import BASE, rotary_angles, scaled_frequencies
+from aijax.models.rotary import BASE, frequencies, rotary_angles, scaled_frequencies
 from aijax.models.transformer import Cache, Remat, Transformer, empty_cache
 from aijax.parallel import keep_batch_split
+from aijax.taps import tap_in
 from aijax.typing import Array, Bool, Int
 
 
@@ -31,16 +32,24 @@ class LanguageModel(nn.Module):
       width: of the residual stream.
       depth: number of blocks.
       num_heads: attention heads of a block.
-      mlp_ratio: width of the MLP over `width`.
+      mlp_ratio: width of the MLP over `width`; 0 for blocks of attention alone.
       positions: "learned" (a table) or "rotary" (Su et al. 2021).
       tied: the output's matrix is the embedding; otherwise it is a parameter `head/kernel`.
+      num_outputs: number of tokens that logits are given for, where the head is not tied; None for `vocab_size`.
+      head_bias: the head has one, where it is not tied.
+      logit_soft_cap: logits y become cap tanh(y / cap) (Gemma Team 2024); None for no cap.
       dropout_rate: of the embedded tokens, and of each branch.
       stochastic_depth_rate, remat, scan: see `aijax.models.transformer.Transformer`.
       norm, norm_epsilon, activation, dtype, param_dtype, mlp_width, gated, biases, head_width, num_kv_heads,
-      attention_scale, scale_by_depth, attention_dropout_rate, implementation: see
-        `aijax.models.block_spec.BlockSpec`.
+      attention_scale, scale_by_depth, attention_dropout_rate, implementation, output_norm, parallel,
+        attention_soft_cap, rotary_interleaved: see `aijax.models.block_spec.BlockSpec`.
       rotary_base: of the frequencies of rotary positions.
       rotary_scaling: how these are changed for long texts, see `aijax.models.rotary.scaled_frequencies`.
+      rotary_width: channels of a head that are turned, the first; None for all.
+      rotary_dtype: of the angles; "float32" as in published models, or "float64" where no `rotary_scaling` is asked
+        for.
+
+    What is tapped: "position_embedding" `[t, d]` of learned positions, beside what is tapped in the blocks.
 
     Raises, when it is traced:
       ConfigError: more tokens than `context_length` (which frequencies that change with the length, "dynamic", may
@@ -80,6 +89,15 @@ class LanguageModel(nn.Module):
     implementation: Literal["xla", "cudnn"] | None = None
     rotary_base: float = BASE
     rotary_scaling: Mapping[str, Any] | None = None
+    rotary_width: int | None = None
+    rotary_interleaved: bool = False
+    rotary_dtype: Any = "float32"
+    num_outputs: int | None = None
+    head_bias: bool = False
+    logit_soft_cap: float | None = None
+    output_norm: bool = False
+    parallel: bool = False
+    attention_soft_cap: float | None = None
 
     @nn.compact
     def __call__(
@@ -103,6 +121,8 @@ class LanguageModel(nn.Module):
         length, dtypes = tokens.shape[1], {"dtype": self.dtype, "param_dtype": self.param_dtype}
         size = length if cache is None else cache.size
         rotary = choose({"learned": False, "rotary": True}, self.positions, "positions")
+        if self.tied and (self.num_outputs is not None or self.head_bias):
+            raise ConfigError("tied: num_outputs and head_bias need a head of its own, so expected False, got True")
         dynamic = (self.rotary_scaling or {}).get("rope_type") == "dynamic"
         if max(length, size) > self.context_length and not (rotary and dynamic):
             raise ConfigError(f"context_length: the model reads {self.context_length} tokens at once, got {size}")
@@ -115,17 +135,20 @@ class LanguageModel(nn.Module):
         x = embedding(tokens)
         angles, spec = None, self._spec()
         if rotary:
-            angles = rotary_angles(places, self._frequencies(size)[0])
+            angles = rotary_angles(places, self._frequencies(size)[0], self.rotary_dtype)
         else:
             shape = (self.context_length, self.width)
             table = self.param("positions", nn.initializers.normal(0.02), shape, jnp.dtype(self.param_dtype))
-            x = x + (table[:length] if at_start else jnp.take(table, places, axis=0)).astype(x.dtype)
+            rows = tap_in(self, "position_embedding", table[:length] if at_start else jnp.take(table, places, axis=0))
+            x = x + rows.astype(x.dtype)
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         decoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="decoder")
         x = decoder(x, mask=mask, angles=angles, cache=cache, train=train)
         x, *new = x if cache is not None else (x,)
-        head = embedding.attend if self.tied else nn.Dense(self.vocab_size, False, name="head", **dtypes)
+        head = embedding.attend if self.tied else self._head()
         logits = keep_batch_split(head(x))
+        if self.logit_soft_cap is not None:
+            logits = self.logit_soft_cap * jnp.tanh(logits / self.logit_soft_cap)
         return (logits, *new) if cache is not None else logits
 
     def empty_cache(self, batch: int, size: int, dtype: Any = None) -> Cache:
@@ -143,12 +166,23 @@ class LanguageModel(nn.Module):
             gated=self.gated, biases=self.biases, head_width=self.head_width, num_kv_heads=self.num_kv_heads,
             attention_scale=scale, scale_by_depth=self.scale_by_depth,
             attention_dropout_rate=self.attention_dropout_rate, implementation=self.implementation,
+            output_norm=self.output_norm, parallel=self.parallel, attention_soft_cap=self.attention_soft_cap,
+            rotary_interleaved=self.rotary_interleaved,
         )  # fmt: skip
+
+    def _head(self) -> nn.Module:
+        outputs = self.vocab_size if self.num_outputs is None else self.num_outputs
+        return nn.Dense(outputs, self.head_bias, dtype=self.dtype, param_dtype=self.param_dtype, name="head")
 
     def _head_width(self) -> int:
         return self.head_width or self.width // self.num_heads
 
     def _frequencies(self, length: int) -> tuple[Any, float]:
+        width = self.rotary_width or self._head_width()
+        if self.rotary_scaling is None:
+            return frequencies(width, self.rotary_base, self.rotary_dtype), 1.0
+        if jnp.dtype(self.rotary_dtype) != jnp.float32:
+            raise ConfigError(f"rotary_dtype: expected float32 with rotary_scaling, got {self.rotary_dtype!r}")
         return scaled_frequencies(
-            self._head_width(), self.rotary_base, self.rotary_scaling, context_length=self.context_length, length=length
+            width, self.rotary_base, self.rotary_scaling, context_length=self.context_length, length=length
         )

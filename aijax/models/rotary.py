@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,13 +21,16 @@ from aijax.typing import Array, Float
 BASE = 10_000.0
 
 
-def rotate(x: Float[Array, "*b t h k"], angles: Float[Array, "*c t r"] | None = None) -> Float[Array, "*b t h k"]:
+def rotate(
+    x: Float[Array, "*b t h k"], angles: Float[Array, "*c t r"] | None = None, *, interleaved: bool = False
+) -> Float[Array, "*b t h k"]:
     """Returns `x` with the pair (x_i, x_{i + r}) of each head turned by the angle a_i of its position, for i < r.
 
     Args:
       x: queries or keys.
       angles: one for each position and pair, at most k / 2 pairs; channels from 2 r on are left alone. None for
         t base^(-2i/k).
+      interleaved: the pairs are (x_2i, x_{2i + 1}) in place of (x_i, x_{i + r}), as in GPT-J.
 
     Raises:
       ConfigError: a head of odd width where there are no angles, or more pairs than a head has.
@@ -40,26 +44,33 @@ def rotate(x: Float[Array, "*b t h k"], angles: Float[Array, "*c t r"] | None = 
     if 2 * pairs > width:
         raise ConfigError(f"angles: expected at most {width // 2} a position for heads of width {width}, got {pairs}")
     cos, sin = (f(angles)[..., None, :].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    if interleaved:
+        turned, rest = jnp.split(x, [2 * pairs], axis=-1)
+        left, right = turned[..., ::2], turned[..., 1::2]
+        turned = jnp.stack([left * cos - right * sin, right * cos + left * sin], axis=-1).reshape(turned.shape)
+        return jnp.concatenate([turned, rest], axis=-1)
     left, right, rest = jnp.split(x, [pairs, 2 * pairs], axis=-1)
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin, rest], axis=-1)
 
 
-def rotary_angles(positions: Any, frequencies: Any) -> Float[Array, "*b t r"]:
-    """Returns position w_i for each position and frequency, computed in 32 bits as published models do.
+def rotary_angles(positions: Any, frequencies: Any, dtype: Any = "float32") -> Float[Array, "*b t r"]:
+    """Returns position w_i for each position and frequency, computed by default in 32 bits as published models do.
 
     >>> rotary_angles(jnp.arange(3), [1.0, 0.5]).tolist()
     [[0.0, 0.0], [1.0, 0.5], [2.0, 1.0]]
     """
-    return jnp.asarray(positions, jnp.float32)[..., None] * jnp.asarray(frequencies, jnp.float32)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.asarray(positions, dtype)[..., None] * jnp.asarray(frequencies, dtype)
 
 
-def frequencies(width: int, base: float = BASE) -> np.ndarray:
+def frequencies(width: int, base: float = BASE, dtype: Any = "float32") -> np.ndarray:
     """Returns w_i = base^(-2i / width) for i < width / 2.
 
     >>> frequencies(4, 100.0).tolist()
     [1.0, 0.10000000149011612]
     """
-    return np.float32(1.0) / np.float32(base) ** (np.arange(0, width, 2, dtype=np.float32) / np.float32(width))
+    real = np.dtype(dtype).type
+    return real(1) / real(base) ** (np.arange(0, width, 2, dtype=real) / real(width))
 
 
 def scaled_frequencies(

@@ -159,7 +159,8 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """One block: [b, t, d] -> [b, t, d], and its cache where it has one.
 
-    The residual stream after each branch is tapped: "residual_attention", "residual_mlp".
+    The residual stream is tapped before the first branch, "residual", and after each: "residual_attention",
+    "residual_mlp"; and what each branch adds to it: "branch_attention", "branch_mlp".
     """
 
     spec: BlockSpec
@@ -175,8 +176,10 @@ class Block(nn.Module):
         context: Context | None = None,
     ) -> Any:
         spec, written = self.spec, {}
-        for name in ("attention", "cross_attention", "mlp") if spec.cross_attention else ("attention", "mlp"):
-            y = x if spec.post_norm else norm(spec, f"norm_{name}")(x)
+        x = before = tap_in(self, "residual", x)
+        for name in spec.branches:
+            read = before if spec.parallel else x
+            y = read if spec.post_norm else norm(spec, f"norm_{name}")(read)
             if name == "mlp":
                 y = Mlp(spec, name="mlp")(y)
             else:
@@ -185,11 +188,13 @@ class Block(nn.Module):
                     y = attention(y, context, scale=scale)
                 else:
                     y, written[name] = attention(y, context, cache[name], scale)
+            y = norm(spec, f"norm_{name}_output")(y) if spec.output_norm else y
             y = nn.Dropout(spec.dropout_rate, deterministic=self.deterministic, name=f"dropout_{name}")(y)
             if spec.layer_scale is not None:
                 init, dtype = nn.initializers.constant(spec.layer_scale), jnp.dtype(spec.param_dtype)
                 y = y * self.param(f"layer_scale_{name}", init, x.shape[-1:], dtype).astype(y.dtype)
-            x = tap_in(self, f"residual_{name}", keep_batch_split(x + self._skip(y, skip_rate)))
+            y = tap_in(self, f"branch_{name}", self._skip(y, skip_rate))
+            x = tap_in(self, f"residual_{name}", keep_batch_split(x + y))
             x = norm(spec, f"norm_{name}")(x) if spec.post_norm else x
         return x if cache is None else (x, written)
 
