@@ -8,6 +8,7 @@ given one.
 from aijax.linalg.cholesky import cholesky_with_jitter
 from aijax.linalg.conjugate_gradients import CGResult, cg
 from aijax.linalg.eigen import Eigenpairs, eigsh
+from aijax.linalg.estimators import estimate_diagonal, estimate_frobenius_norm, estimate_trace
 from aijax.linalg.kronecker import kronecker_log_density, kronecker_matvec
 from aijax.linalg.lanczos import FunctionResult, Lanczos, apply_function, lanczos
 from aijax.linalg.pivoted_cholesky import PivotedCholesky, pivoted_cholesky
@@ -16,7 +17,7 @@ from aijax.linalg.trace import Estimate, hutchinson_trace, log_determinant, quad
 
 __all__ = [
     "CGResult", "Eigenpairs", "Estimate", "FunctionResult", "Lanczos", "PivotedCholesky", "apply_function", "cg",
-    "cholesky_with_jitter", "durbin_levinson", "eigsh", "hutchinson_trace", "kronecker_log_density",
-    "kronecker_matvec", "lanczos", "log_determinant", "pivoted_cholesky", "quadrature", "slq", "toeplitz_log_density",
-    "toeplitz_matvec", "toeplitz_solve",
+    "cholesky_with_jitter", "durbin_levinson", "eigsh", "estimate_diagonal", "estimate_frobenius_norm",
+    "estimate_trace", "hutchinson_trace", "kronecker_log_density", "kronecker_matvec", "lanczos", "log_determinant",
+    "pivoted_cholesky", "quadrature", "slq", "toeplitz_log_density", "toeplitz_matvec", "toeplitz_solve",
 ]  # fmt: skip

@@ -62,7 +62,7 @@ def hutchinson_trace(
         z = random_like(key, shape, jax.random.rademacher)
         return inner(z, matvec(z))
 
-    return _mean(sample, key, num_samples, batch_size)
+    return mean_over_probes(sample, key, num_samples, batch_size)
 
 
 def slq(
@@ -112,7 +112,7 @@ def slq(
         sensitivity = inner(jax.lax.stop_gradient(image), matvec(z))
         return jax.lax.stop_gradient(value - sensitivity) + sensitivity
 
-    return _mean(sample, key, num_samples, batch_size)
+    return mean_over_probes(sample, key, num_samples, batch_size)
 
 
 def quadrature(function: Callable[[Array], Array], process: Lanczos) -> Array:
@@ -166,8 +166,12 @@ def _reached(values, first):
     return jnp.where(jnp.abs(first) > 0, values, values[jnp.argmax(jnp.abs(first))])
 
 
-def _mean(sample, key, num_samples, batch_size):
-    """Returns the mean of `sample(key)` over keys and its standard error."""
+def mean_over_probes(
+    sample: Callable[[PRNGKey], PyTree], key: PRNGKey, num_samples: int, batch_size: int | None
+) -> Estimate:
+    """Returns the mean of `sample(key)`, an array or a tree, over keys, and its standard error."""
     check_count("num_samples", num_samples, 2)
     values = jax.lax.map(sample, jax.random.split(key, num_samples), batch_size=batch_size)
-    return Estimate(values.mean(), values.std(ddof=1) / num_samples**0.5)
+    return Estimate(
+        jax.tree.map(lambda a: a.mean(0), values), jax.tree.map(lambda a: a.std(0, ddof=1) / num_samples**0.5, values)
+    )

@@ -123,6 +123,24 @@ def orthogonalise(basis: PyTree, v: PyTree, columns: bool = False) -> tuple[PyTr
     return jax.tree.map(jnp.subtract, v, combine(second, basis, columns)), first + second
 
 
+def orthonormal_basis(vectors: PyTree) -> tuple[PyTree, Array]:
+    """Returns an orthonormal basis of the span of k vectors (a first axis of k), and the upper triangular R `[k, k]` of
+    `v_j = sum_i R_ij q_i`. A vector that depends on those before it has 0 for q_j and R_jj."""
+    count = len(jax.tree.leaves(vectors)[0])
+    tiny = 10 * jnp.finfo(dtype_of(vectors)).eps
+
+    def step(basis, row):
+        index, v = row
+        rest, column = orthogonalise(basis, v)
+        size = norm(rest)
+        size = jnp.where(size > tiny * norm(v), size, 0)
+        q = scale(jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0), rest)
+        return jax.tree.map(lambda leaf, q: leaf.at[index].set(q), basis, q), column.at[index].set(size)
+
+    basis, columns = jax.lax.scan(step, jax.tree.map(jnp.zeros_like, vectors), (jnp.arange(count), vectors))
+    return basis, columns.T
+
+
 def random_like(key: PRNGKey, shape: PyTree, sampler: Callable = jax.random.normal) -> PyTree:
     """Returns a vector of independent samples (standard normal, or `jax.random.rademacher`)."""
     leaves, structure = jax.tree.flatten(shape)
