@@ -21,6 +21,7 @@ LOADERS = {
     "cifar10": ("cifar", "cifar10", {}),
     "synthetic": ("synthetic", "synthetic", {}),
     "image_folder": ("image_folder", "image_folder", {}),
+    "modular_addition": ("modular_addition", "modular_addition", {}),
     "text": ("text", "text", {}),
     "tfds": ("hub", "tfds", {}),
     "huggingface": ("hub", "huggingface", {}),
