@@ -2,6 +2,14 @@
 
 from aijax.interp import progress_measures
 from aijax.interp.capture import AtLayer, activation_gradients, capture, intervene, tap_names
+from aijax.interp.sae import as_jump_relu, init_sae, sae_architecture, sae_decode, sae_encode, sae_loss
+from aijax.interp.sae_architectures import ARCHITECTURES, L1, BatchTopK, Gated, JumpReLU, Matryoshka, SAEOutput, TopK
+from aijax.interp.sparse_codes import dense_codes, sparse_product
 from aijax.taps import tap
 
-__all__ = ["AtLayer", "activation_gradients", "capture", "intervene", "progress_measures", "tap", "tap_names"]
+__all__ = [
+    "ARCHITECTURES", "L1", "AtLayer", "BatchTopK", "Gated", "JumpReLU", "Matryoshka", "SAEOutput", "TopK",
+    "activation_gradients", "as_jump_relu", "capture", "dense_codes", "init_sae", "intervene",
+    "progress_measures", "sae_architecture", "sae_decode", "sae_encode", "sae_loss", "sparse_product", "tap",
+    "tap_names",
+]  # fmt: skip
