@@ -105,10 +105,16 @@ class BlockSpec:
             raise ConfigError(f"attention_soft_cap: expected more than zero, got {self.attention_soft_cap}")
 
     @property
+    def additive(self) -> bool:
+        """Whether the residual stream is a sum of what branches wrote, each of which reads it and nothing else."""
+        return not (self.post_norm or self.cross_attention)
+
+    @property
     def branches(self) -> tuple[str, ...]:
         """What a block adds to the residual stream, in order."""
         cross = ("cross_attention",) if self.cross_attention else ()
-        return ("attention", *cross) if (self.mlp_width or self.mlp_ratio) == 0 else ("attention", *cross, "mlp")
+        hidden = self.mlp_ratio if self.mlp_width is None else self.mlp_width
+        return ("attention", *cross, "mlp") if hidden else ("attention", *cross)
 
 
 def norm(spec: BlockSpec, name: str) -> nn.Module:
@@ -126,11 +132,17 @@ class Linear(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, groups: int | None = None) -> Array:
+        """Returns x W + b; with `groups`, x is `[..., h, inputs]`, and each h has the outputs of its group alone."""
         dtype, init = jnp.dtype(self.param_dtype), nn.initializers.xavier_uniform()
         kernel = self.param("kernel", init, (x.shape[-1], self.features), dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), dtype) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if groups is not None:
+            grouped = x.reshape(*x.shape[:-2], groups, -1, x.shape[-1])
+            y = jnp.einsum("...ghd,dgk->...ghk", grouped, kernel.reshape(-1, groups, self.features // groups))
+            y = y if bias is None else y + bias.reshape(groups, 1, -1)
+            return y.reshape(*x.shape[:-1], -1)
         y = x.reshape(-1, x.shape[-1]) @ kernel
         return (y if bias is None else y + bias).reshape(*x.shape[:-1], self.features)
 
