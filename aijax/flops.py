@@ -11,6 +11,7 @@ n - 1. Integer operations and movement of data are 0.
 """
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from typing import Any
@@ -22,6 +23,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from aijax.typing import Callable
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
+IMPLEMENTED = frozenset({"convolve", "convolve_kernel_gradient"})
+"""Primitives of `aijax.models.convolution`, counted as the functions that they stand for."""
 ELEMENTWISE = frozenset({
     "abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp",
     "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt",
@@ -104,6 +107,10 @@ def _count_equation(equation: JaxprEqn, mask: tuple[bool, ...]) -> tuple[Counter
     name, params = equation.primitive.name, equation.params
     if name in UNCOUNTED:
         return Counter(), {name}
+    if name in IMPLEMENTED:
+        implementation = functools.partial(equation.primitive.impl, **params)
+        shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in equation.invars]
+        return _count_all(jax.make_jaxpr(implementation)(*shapes))
     if name == "while":
         parts = [_count_all(params["cond_jaxpr"]), _count_all(params["body_jaxpr"])]
         flops, uncounted = _sum(parts)

@@ -150,6 +150,16 @@ def on_many_devices() -> bool:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.axis_names) > 1
 
 
+def on_one_device() -> bool:
+    """Returns whether the program that is being traced is for one device: `on_mesh` of one, or where there is no other.
+
+    Where it is not, nothing should loop over pieces of a batch: XLA gathers a batch that is split over devices before
+    it cuts it, and where axes are explicit a batch that is cut again has no type.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return (jax.device_count() if mesh.empty else mesh.size) == 1 and set(mesh.axis_types) <= {AxisType.Auto}
+
+
 def parameter_shardings(
     mesh: Mesh,
     parameters: PyTree,

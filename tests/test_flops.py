@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from aijax import flops, models
+from aijax.models.convolution import convolve
 
 
 def shape(*sizes, dtype=jnp.float32):
@@ -143,3 +144,14 @@ def test_a_convolution_and_its_gradients_count_alike(size, kernel, stride, paddi
     for argument in (0, 1):
         gradient = flops.count(jax.grad(lambda x, w: convolve(x, w).sum(), argument), x, w)
         assert gradient.by_primitive["conv_general_dilated"] == forward
+
+
+def test_convolutions_of_models_count_as_those_of_jax():
+    def count(convolve):
+        return flops.count(jax.grad(lambda x, w: convolve(x, w).sum(), (0, 1)), shape(2, 7, 8, 3), shape(3, 3, 3, 5))
+
+    assert count(lambda x, w: convolve(x, w, stride=2, padding=1)) == count(
+        lambda x, w: jax.lax.conv_general_dilated(
+            x, w, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    )

@@ -196,3 +196,16 @@ def test_a_program_knows_whether_its_batch_is_split(sizes, expected):
         {"many": jax.ShapeDtypeStruct((), jnp.int32, weak_type=True)} if expected else {}
     )
     assert not parallel.on_many_devices()
+
+
+def test_a_program_knows_whether_it_is_for_one_device():
+    def known(mesh):
+        found = []
+        jax.eval_shape(parallel.on_mesh(lambda: found.append(parallel.on_one_device()), mesh))
+        return found[0]
+
+    one = jax.devices()[:1]
+    assert known(parallel.make_mesh(devices=one))
+    assert not known(parallel.make_mesh())
+    assert not known(jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,), devices=one))
+    assert not parallel.on_one_device()  # of the eight that there are

@@ -2,20 +2,21 @@
 
     y_t = sum_s w_st v_s / sum_s w_st,    w_st = exp(k_s . q_t / sqrt(d) - max_s)
 
-On CPUs the backward pass computes the weights again (Rabe and Staats 2021): what takes the time there is moving them,
+On a CPU the backward pass computes the weights again (Rabe and Staats 2021): what takes the time there is moving them,
 not computing them. The sums of the weights are one more row of the product with the values, and tokens t are the last
 axis of everything, so that all products, forward and backward, have rows as long as the vector units like them
-however narrow a head is. Other platforms compute all at once.
+however narrow a head is. Other platforms, and programs for many devices, compute all at once.
 """
 
 import jax
 import jax.numpy as jnp
 
 from aijax.models.attention import attend
+from aijax.parallel import on_one_device
 from aijax.typing import Array, Float
 
 CHUNK_BYTES = 2**20
-"""Size of the weights that are made at a time on CPUs."""
+"""Size of the weights that are made at a time on a CPU."""
 
 
 def attend_to_many(
@@ -27,6 +28,8 @@ def attend_to_many(
     >>> attend_to_many(q, k, v)[0, 0].tolist()
     [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]
     """
+    if not on_one_device():
+        return _at_once(query, key, value)
     return jax.lax.platform_dependent(query, key, value, cpu=_by_heads, default=_at_once)
 
 

@@ -10,9 +10,10 @@ is bilinear, so its derivatives are two more bilinear maps of the same numbers:
 On a CPU, XLA computes dL/dk of a 3 x 3 convolution at a quarter of the speed of the convolution itself, and two hundred
 times slower yet inside a loop such as `jax.lax.scan`, where its convolutions of exchanged dimensions are slow too. Here
 dL/dx is a convolution as any other. So is dL/dk on CPUs, with channels c for images, images b for channels and g for
-the kernel, each copied into that order, for so many images at a time as the cache holds. `convolve` can be
-differentiated forwards, backwards and again, mapped by `vmap` and sharded; inside of `shard_map` it is XLA's own, as is
-dL/dk on other platforms. A 1 x 1 kernel is a matrix and its convolution a product.
+the kernel, each copied into that order, on one device for so many images at a time as the cache holds. `convolve` can
+be differentiated forwards, backwards and again, mapped by `vmap` and sharded; inside of `shard_map` and where axes of
+a mesh are explicit it is XLA's own, as is dL/dk on other platforms. A 1 x 1 kernel is a matrix and its convolution a
+product.
 """
 
 import functools
@@ -26,12 +27,13 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from aijax.errors import ConfigError
+from aijax.parallel import on_one_device
 from aijax.typing import Array, Float
 
 Pair = tuple[int, int]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 CHUNK_BYTES = 2**20
-"""Size of the gradients g of images that the derivative by the kernel takes at a time on CPUs."""
+"""Size of the gradients g of images that the derivative by the kernel takes at a time on a CPU."""
 
 
 class Conv(nn.Module):
@@ -118,17 +120,18 @@ def _input_gradient(g, kernel, space, *, stride, dilation, padding):
     return conv_p.bind(g, turned, stride=dilation, dilation=stride, padding=tuple(around))
 
 
-def _kernel_gradient(x, g, *, size, stride, dilation, padding):
+def _kernel_gradient(x, g, *, size, stride, dilation, padding, cut):
     """dL/dk as XLA has it."""
+    del cut
     kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], g.shape[-1]), x.dtype)
     options = {"stride": stride, "dilation": dilation, "padding": padding}
     return jax.linear_transpose(lambda kernel: _convolution(x, kernel, **options), kernel)(g)[0]
 
 
-def _kernel_gradient_by_chunks(x, g, *, size, stride, dilation, padding):
-    """dL/dk as a sum of convolutions of the channels of x by g, one for each chunk of images."""
+def _kernel_gradient_by_chunks(x, g, *, size, stride, dilation, padding, cut):
+    """dL/dk as a sum of convolutions of the channels of x by g, one for each chunk of images (`cut`), or as one."""
     b, h, w, o = g.shape
-    fitting = max(CHUNK_BYTES // max(h * w * o * g.dtype.itemsize, 1), 1)
+    fitting = max(CHUNK_BYTES // max(h * w * o * g.dtype.itemsize, 1), 1) if cut else b
     chunk = max(n for n in range(1, b + 1) if b % n == 0 and n <= fitting) if b else 1
     around = []
     for n, m, window, step, spread, (before, _) in zip(
@@ -167,24 +170,26 @@ def _space(x):
 
 
 conv_p = _primitive("convolve", _convolution)
-kernel_gradient_p = _primitive("convolve_kernel_gradient", _kernel_gradient, "size")
+kernel_gradient_p = _primitive("convolve_kernel_gradient", _kernel_gradient, "size", "cut")
 mlir.register_lowering(
     kernel_gradient_p, mlir.lower_fun(_kernel_gradient_by_chunks, multiple_results=False), platform="cpu"
 )
 ad.defbilinear(
     conv_p,
     lambda g, x, kernel, **options: _input_gradient(g, kernel, _space(x), **options),
-    lambda g, x, kernel, **options: kernel_gradient_p.bind(x, g, size=kernel.aval.shape[:2], **options),
+    lambda g, x, kernel, **options: kernel_gradient_p.bind(
+        x, g, size=kernel.aval.shape[:2], cut=on_one_device(), **options
+    ),
 )
 ad.defbilinear(
     kernel_gradient_p,
-    lambda kernel, x, g, size, **options: _input_gradient(g, kernel, _space(x), **options),
-    lambda kernel, x, g, size, **options: conv_p.bind(x, kernel, **options),
+    lambda kernel, x, g, size, cut, **options: _input_gradient(g, kernel, _space(x), **options),
+    lambda kernel, x, g, size, cut, **options: conv_p.bind(x, kernel, **options),
 )
 
 
 def _map_convolution(arrays, axes, **options):
-    """Copies of x are more images, copies of the kernel more channels of the result; copies of both go one by one."""
+    """Copies of x are more images, copies of the kernel more channels of the result."""
     (x, kernel), (of_x, of_kernel) = arrays, axes
     if of_kernel is None:
         x = jnp.moveaxis(x, of_x, 0)
@@ -193,7 +198,7 @@ def _map_convolution(arrays, axes, **options):
     if of_x is None:
         y = conv_p.bind(x, _join_last(kernel, of_kernel), **options)
         return y.reshape(*y.shape[:-1], kernel.shape[of_kernel], -1), y.ndim - 1
-    return _one_by_one(conv_p, arrays, axes, options)
+    return _pairs(conv_p, _convolution, arrays, axes, options)
 
 
 def _map_kernel_gradient(arrays, axes, **options):
@@ -204,7 +209,7 @@ def _map_kernel_gradient(arrays, axes, **options):
     if of_x is None:
         kernel = kernel_gradient_p.bind(x, _join_last(g, of_g), **options)
         return kernel.reshape(*kernel.shape[:-1], g.shape[of_g], -1), kernel.ndim - 1
-    return _one_by_one(kernel_gradient_p, arrays, axes, options)
+    return _pairs(kernel_gradient_p, _kernel_gradient, arrays, axes, options)
 
 
 def _join_last(a, axis):
@@ -212,9 +217,12 @@ def _join_last(a, axis):
     return a.reshape(*a.shape[:-2], -1)
 
 
-def _one_by_one(primitive, arrays, axes, options):
+def _pairs(primitive, function, arrays, axes, options):
+    """Copies of both arguments go one by one on one device, and where they may be split over devices XLA's own way."""
     arrays = tuple(jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True))
-    return jax.lax.map(lambda xy: primitive.bind(*xy, **options), arrays), 0
+    if on_one_device():
+        return jax.lax.map(lambda xy: primitive.bind(*xy, **options), arrays), 0
+    return jax.vmap(functools.partial(function, **options))(*arrays), 0
 
 
 batching.primitive_batchers[conv_p] = _map_convolution

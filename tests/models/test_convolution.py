@@ -1,11 +1,15 @@
 """Convolutions against XLA's own, whose derivatives are those of `lax.conv_general_dilated`; float64."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from aijax import hlo, parallel
 from aijax.errors import ConfigError
 from aijax.models import convolution
 from aijax.models.convolution import Conv, convolve
@@ -58,8 +62,15 @@ def test_values_and_derivatives_of_any_order(x64, case):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), got, want)
 
 
-@pytest.mark.parametrize("axes", [(0, None), (None, 2), (3, 0)])
-def test_copies_of_images_of_kernels_and_of_both(x64, axes):
+def on_one_device(function):
+    """The function, which here knows that it is compiled for one of the devices that there are."""
+    return parallel.on_mesh(function, parallel.make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.mark.parametrize(("axes", "where"), [
+    ((0, None), on_one_device), ((None, 2), on_one_device), ((3, 0), on_one_device), ((3, 0), lambda f: f),
+])  # fmt: skip
+def test_copies_of_images_of_kernels_and_of_both(x64, axes, where):
     (x, kernel), (dx, dk) = arrays((3, 3)), arrays((3, 3), 1)
     x = jnp.stack([x, dx], axes[0]) if axes[0] is not None else x
     kernel = jnp.stack([kernel, dk], axes[1]) if axes[1] is not None else kernel
@@ -71,14 +82,13 @@ def test_copies_of_images_of_kernels_and_of_both(x64, axes):
         mapped = jax.vmap(gradients, axes)
         return mapped(x, kernel), jax.grad(lambda x, k: sum(jnp.sum(g) for g in mapped(x, k)), (0, 1))(x, kernel)
 
-    got, want = (jax.jit(lambda c=c: all_of(c))() for c in (convolve, reference))
+    got, want = (jax.jit(where(lambda c=c: all_of(c)))() for c in (convolve, reference))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), got, want)
 
 
-def test_inside_of_shard_map_and_on_sharded_images():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    x = jnp.arange(4 * 4 * 4 * 2.0).reshape(4, 4, 4, 2)
-    kernel = jnp.ones((3, 3, 2, 2)) / 9
+def test_inside_of_shard_map():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    x, kernel = jnp.arange(4 * 4 * 4 * 2.0).reshape(4, 4, 4, 2), jnp.ones((3, 3, 2, 2)) / 9
 
     def loss(x, kernel):
         return jnp.mean(convolve(x, kernel, padding=1) ** 2)
@@ -86,11 +96,34 @@ def test_inside_of_shard_map_and_on_sharded_images():
     def on_part(x, kernel):
         return jax.lax.pmean(loss(x, kernel), "data")
 
-    want = jax.value_and_grad(loss, 1)(x, kernel)
-    split = jax.device_put(x, jax.sharding.NamedSharding(mesh, P("data")))
     parts = jax.shard_map(on_part, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())
-    for got in (jax.jit(jax.value_and_grad(loss, 1))(split, kernel), jax.jit(jax.value_and_grad(parts, 1))(x, kernel)):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
+    got, want = (jax.jit(jax.value_and_grad(f, 1))(x, kernel) for f in (parts, loss))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_images_split_over_devices_stay_where_they_are(monkeypatch, kind):
+    monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)  # on one device, one image at a time
+    mesh = jax.make_mesh((2, 4), parallel.BATCH_AXES, axis_types=(kind, kind))
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=n), jnp.float32) for n in ((16, 8, 8, 4), (3, 3, 4, 4)))
+
+    def loss(kernel, x):
+        def again(x, _):
+            return jnp.tanh(convolve(x, kernel, padding=1)), None
+
+        return jnp.mean(jax.lax.scan(jax.checkpoint(again), x, length=2)[0] ** 2)
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    want = jax.jit(on_one_device(jax.value_and_grad(loss)))(kernel, x)
+    with jax.set_mesh(mesh) if kind == AxisType.Explicit else contextlib.nullcontext():
+        placed = jax.device_put((kernel, x), (NamedSharding(mesh, P()), parallel.batch_sharding(mesh)))
+        compiled = gradient.lower(*placed).compile()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), compiled(*placed), want)
+    program = hlo.read_program(compiled.as_text())
+    assert set(program.collectives) == {"all-reduce"}
+    assert program.collective_bytes["all-reduce"] < 2 * 2 * (kernel.nbytes + 8)  # a sum of kernels for each convolution
+    assert program.product_flops == 2 * 4 * 16 // 8 * 2 * 22**2 * 4 * 4  # two of 2 pixels x taps: there, again, dx, dk
 
 
 def test_chunks_of_images_add_up_and_half_precision_sums_in_single(monkeypatch):
@@ -108,9 +141,10 @@ def test_chunks_of_images_add_up_and_half_precision_sums_in_single(monkeypatch):
 
     want = plain(x, g)
     assert "length=3" in str(jax.make_jaxpr(lambda: convolution._kernel_gradient_by_chunks(
-        x, g, size=(3, 3), stride=(1, 1), dilation=(1, 1), padding=((1, 1), (1, 1))))())  # fmt: skip
-    np.testing.assert_allclose(jax.jit(gradient)(x, g), want, rtol=1e-4, atol=1e-4)
-    half = jax.jit(gradient)(x.astype(jnp.bfloat16), g.astype(jnp.bfloat16))
+        x, g, size=(3, 3), stride=(1, 1), dilation=(1, 1), padding=((1, 1), (1, 1)), cut=True))())  # fmt: skip
+    gradient = jax.jit(on_one_device(gradient))
+    np.testing.assert_allclose(gradient(x, g), want, rtol=1e-4, atol=1e-4)
+    half = gradient(x.astype(jnp.bfloat16), g.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(jnp.float32), want, rtol=0.1, atol=0.5)
 
