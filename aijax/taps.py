@@ -52,6 +52,11 @@ def asked(module: nn.Module, name: str) -> bool:
     return any(pattern.fullmatch("/".join([*module.path, name])) for pattern in _ASKED.get())
 
 
+def tap_asked(module: nn.Module, name: str, x: PyTree) -> PyTree:
+    """Returns `tap_in(module, name, x)` where that is asked for, and else `x`."""
+    return tap_in(module, name, x) if asked(module, name) else x
+
+
 @contextlib.contextmanager
 def asking(patterns: Sequence[re.Pattern]) -> Iterator[None]:
     """Has the functions traced within tap the outputs of their Flax modules, and all that the patterns ask for."""

@@ -26,6 +26,14 @@ class KeyValues(NamedTuple):
     values: Array
 
 
+class HeadInputs(NamedTuple):
+    """What each head reads for its queries, keys and values: not one `[b, t, d]` for all but `[b, t, h, d]` each."""
+
+    query: Array
+    key: Array
+    value: Array
+
+
 class Context(NamedTuple):
     """What each block of a stack is told beside the residual stream.
 
@@ -49,6 +57,8 @@ class Context(NamedTuple):
 class Attention(nn.Module):
     """Self-attention, or attention to the memory of the context: [b, t, d] -> [b, t, d], and the cache if there is one.
 
+    Where heads have inputs of their own (`HeadInputs`), it also gives what each adds to the output, [b, t, h, d].
+
     What is tapped: "queries", "keys" and "values", `[b, t, h, k]`, and with rotary positions "rotated_queries" and
     "rotated_keys"; "heads", what each head has read, `[b, t, h, k]`; and for who asks "scores" and "weights",
     `[b, h, t, s]`, and "results", what each head adds to the output, `[b, t, h, d]`, without the bias.
@@ -66,11 +76,13 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "b t d"],
+        x: Float[Array, "b t d"] | HeadInputs,
         context: Context | None = None,
         cache: KeyValues | None = None,
         scale: Array | None = None,
     ) -> Any:
+        reads = x if isinstance(x, HeadInputs) else None
+        x = x if reads is None else reads.query
         spec, width, cached = self.spec, x.shape[-1], cache is not None
         context = Context() if context is None else context
         if spec.head_width is None and width % spec.num_heads:
@@ -84,7 +96,11 @@ class Attention(nn.Module):
         key = value = None
         if not remembered:
             num_kv_heads = spec.num_kv_heads or spec.num_heads
-            key, value = (self._heads(source, name, num_kv_heads, head_width) for name in ("key", "value"))
+            sources = (source, source) if reads is None else reads[1:]
+            key, value = (
+                self._heads(source, name, num_kv_heads, head_width)
+                for source, name in zip(sources, ("key", "value"), strict=True)
+            )
         if spec.qk_norm:
             query = norm(spec, "norm_query")(query)
             key = key if remembered else norm(spec, "norm_key")(key)
@@ -112,21 +128,27 @@ class Attention(nn.Module):
             else:
                 how["causal"] = spec.causal
         y = self._read(query, *(cache if cached else (key, value)), cached=cached, **how)
-        y = self._written(y, width)
+        y, results = self._written(y, width, by_head=reads is not None or asked(self, "results"))
+        y = (y, results) if reads is not None else y
         return (y, cache) if cached else y
 
-    def _written(self, heads: Array, width: int) -> Array:
-        """What the heads write, [b, t, h, k] -> [b, t, d]."""
+    def _written(self, heads: Array, width: int, *, by_head: bool) -> tuple[Array, Array | None]:
+        """What the heads write, [b, t, h, k] -> [b, t, d], and what each of them does, [b, t, h, d], without bias."""
         out = dense(self.spec, width, "out")
         y = out(heads.reshape(*heads.shape[:-2], -1))
-        if asked(self, "results"):
-            kernel = out.get_variable("params", "kernel").reshape(*heads.shape[-2:], width)
-            results = jnp.einsum("...hk,hkd->...hd", heads, kernel.astype(heads.dtype))
-            y = y + (tap_in(self, "results", results) - results).sum(-2)
-        return y
+        if not by_head:
+            return y, None
+        kernel = out.get_variable("params", "kernel").reshape(*heads.shape[-2:], width)
+        results = jnp.einsum("...hk,hkd->...hd", heads, kernel.astype(heads.dtype))
+        tapped = tap_in(self, "results", results)
+        return y + (tapped - results).sum(-2), tapped
 
     def _heads(self, x: Array, name: str, num_heads: int, head_width: int) -> Array:
-        heads = dense(self.spec, num_heads * head_width, name)(x).reshape(*x.shape[:-1], num_heads, head_width)
+        layer = dense(self.spec, num_heads * head_width, name)
+        if x.ndim == 4:  # heads of queries, each of which has its own input
+            heads = layer(x, num_heads)
+        else:
+            heads = layer(x).reshape(*x.shape[:-1], num_heads, head_width)
         return tap_in(self, {"query": "queries", "key": "keys", "value": "values"}[name], heads)
 
     def _angles(self, length: int, head_width: int, context: Context) -> Array | None:

@@ -57,6 +57,20 @@ class NoNorm(nn.Module):
         return x
 
 
+def shares(layer: nn.Module, x: Array, parts: Array) -> Array:
+    """Returns what parts `[..., h, d]` of x `[..., d]` are of `layer(x)`, its divisor being that of x.
+
+    What is in x beside the parts is shared out equally; so they sum to the layer's output but for its bias.
+    """
+    parts = parts + (x - parts.sum(-2))[..., None, :] / parts.shape[-2]
+    if isinstance(layer, NoNorm):
+        return parts
+    if isinstance(layer, LayerNorm):
+        x, parts = (value - jnp.mean(value, axis=-1, keepdims=True) for value in (x, parts))
+    divisor = jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + layer.epsilon)
+    return parts * (layer.get_variable("params", "scale") / divisor)[..., None, :].astype(parts.dtype)
+
+
 def _normalize(module: nn.Module, x: Array, *, centred: bool) -> Array:
     width, param_dtype = x.shape[-1:], jnp.dtype(module.param_dtype)
     scale = module.param("scale", nn.initializers.ones, width, param_dtype)

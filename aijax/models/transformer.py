@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 
 from aijax.errors import choose
-from aijax.models.attention import Attention, Context, KeyValues
+from aijax.models.attention import Attention, Context, HeadInputs, KeyValues
 from aijax.models.block_spec import BlockSpec, activate, dense, norm
+from aijax.models.norms import shares
 from aijax.parallel import keep_batch_split
-from aijax.taps import tap_in
+from aijax.taps import asked, tap_asked, tap_in
 from aijax.typing import Any, Array, Bool, Float, Int
 
 Remat = Literal["none", "block", "dots"]
@@ -86,6 +87,9 @@ class Transformer(nn.Module):
         weights).
       scan: stack by `scan` (True), by a loop (False), or by depth (None: scan from depth 24 on).
       final_norm: whether a norm follows the last pre-norm block.
+
+    The two ends of its residual stream are tapped for who asks, "writes_input" and "reads_output", where blocks add
+    to it and nothing else.
     """
 
     depth: int
@@ -134,7 +138,7 @@ class Transformer(nn.Module):
             jnp.linspace(0, self.stochastic_depth_rate, self.depth) if self.stochastic_depth_rate else None,
             1 / jnp.arange(1.0, self.depth + 1) if spec.scale_by_depth else None,
         )
-        x = keep_batch_split(x)
+        x = keep_batch_split(tap_asked(self, "writes_input", x) if spec.additive else x)
         if scan:
             blocks = block(spec, deterministic=not train, name="blocks")
             each = each._replace(cache=None if cache is None else cache.layers)
@@ -148,6 +152,7 @@ class Transformer(nn.Module):
                 x, layer = x if cache is not None else (x, None)
                 layers.append(layer)
                 hidden.append(x)
+        x = tap_asked(self, "reads_output", x) if spec.additive else x
         if self.final_norm and not spec.post_norm:
             x = norm(spec, "norm")(x)
         if cache is None and not with_hidden:
@@ -160,7 +165,10 @@ class Block(nn.Module):
     """One block: [b, t, d] -> [b, t, d], and its cache where it has one.
 
     The residual stream is tapped before the first branch, "residual", and after each: "residual_attention",
-    "residual_mlp"; and what each branch adds to it: "branch_attention", "branch_mlp".
+    "residual_mlp"; and what each branch adds to it: "branch_attention", "branch_mlp". Where blocks
+    add to the stream and nothing else, there are for who asks the ends of the edges of a circuit
+    (`aijax.interp.edges`): "reads_attention_query", "reads_attention_key", "reads_attention_value" and
+    "writes_attention", each `[b, t, h, d]`, "reads_mlp" and "writes_mlp".
     """
 
     spec: BlockSpec
@@ -178,8 +186,8 @@ class Block(nn.Module):
         spec, written = self.spec, {}
         x = before = tap_in(self, "residual", x)
         for name in spec.branches:
-            read = before if spec.parallel else x
-            y = read if spec.post_norm else norm(spec, f"norm_{name}")(read)
+            read, parts = self._read(name, before if spec.parallel else x), None
+            y = read if spec.post_norm else jax.tree.map(norm(spec, f"norm_{name}"), read)
             if name == "mlp":
                 y = Mlp(spec, name="mlp")(y)
             else:
@@ -188,15 +196,36 @@ class Block(nn.Module):
                     y = attention(y, context, scale=scale)
                 else:
                     y, written[name] = attention(y, context, cache[name], scale)
-            y = norm(spec, f"norm_{name}_output")(y) if spec.output_norm else y
+                y, parts = y if isinstance(read, HeadInputs) else (y, None)
+            if spec.output_norm:
+                layer, total = norm(spec, f"norm_{name}_output"), y
+                y = layer(total)
+                parts = parts if parts is None else shares(layer, total, parts)
             y = nn.Dropout(spec.dropout_rate, deterministic=self.deterministic, name=f"dropout_{name}")(y)
             if spec.layer_scale is not None:
                 init, dtype = nn.initializers.constant(spec.layer_scale), jnp.dtype(spec.param_dtype)
-                y = y * self.param(f"layer_scale_{name}", init, x.shape[-1:], dtype).astype(y.dtype)
+                factor = self.param(f"layer_scale_{name}", init, x.shape[-1:], dtype).astype(y.dtype)
+                y, parts = y * factor, parts if parts is None else parts * factor
+            if parts is not None:
+                y = y + (tap_in(self, f"writes_{name}", parts) - parts).sum(-2)
+            elif name == "mlp" and spec.additive:
+                y = tap_asked(self, "writes_mlp", y)
             y = tap_in(self, f"branch_{name}", self._skip(y, skip_rate))
             x = tap_in(self, f"residual_{name}", keep_batch_split(x + y))
             x = norm(spec, f"norm_{name}")(x) if spec.post_norm else x
         return x if cache is None else (x, written)
+
+    def _read(self, name: str, x: Array) -> Array | HeadInputs:
+        """What a branch reads of the stream: for each head and each use of it where a circuit is asked for."""
+        if not self.spec.additive:
+            return x
+        if name != "attention":
+            return tap_asked(self, f"reads_{name}", x)
+        names = [f"reads_attention_{use}" for use in HeadInputs._fields]
+        if not any(asked(self, wanted) for wanted in (*names, "writes_attention")):
+            return x
+        each = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], self.spec.num_heads, x.shape[-1]))
+        return HeadInputs(*(tap_in(self, wanted, each) for wanted in names))
 
     def _skip(self, y: Array, rate: Array | None) -> Array:
         if self.deterministic or rate is None:
