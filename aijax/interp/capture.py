@@ -10,17 +10,14 @@ Names are asked for by patterns: regular expressions of a whole name, such as `e
 One that matches nothing is an error, for a patch that never happens looks like a negative result.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
-from aijax.errors import ConfigError, UnsupportedError, did_you_mean
-from aijax.jaxprs import CALLS, evaluate, opened, scan_parts
-from aijax.taps import TAP, asking
+from aijax.errors import ConfigError, did_you_mean
+from aijax.interp.walk import Walk, compiled, names_in, trace
 from aijax.typing import Any, Array, PyTree
 
 
@@ -36,8 +33,8 @@ def tap_names(apply_fn: Callable, *args: PyTree, names: str | Sequence[str] = ()
     >>> tap_names(lambda x: tap("square", x**2) + 1, jnp.ones(3))
     ['square']
     """
-    program, _ = _trace(apply_fn, _compiled(names), args, kwargs)
-    return list(dict.fromkeys(_names(program.jaxpr)))
+    program, _ = trace(apply_fn, compiled(names), args, kwargs)
+    return list(dict.fromkeys(names_in(program.jaxpr)))
 
 
 def capture(apply_fn: Callable[..., PyTree], names: str | Sequence[str]) -> Callable[..., tuple[PyTree, dict]]:
@@ -76,7 +73,7 @@ def intervene(apply_fn: Callable[..., PyTree], changes: Mapping[str, Any]) -> Ca
     >>> intervene(lambda x: jnp.sum(tap("square", x**2)), {"square": jnp.zeros_like})(jnp.arange(3.0)).item()
     0.0
     """
-    rules = [(pattern, change) for pattern, change in zip(_compiled(list(changes)), changes.values(), strict=True)]
+    rules = [(pattern, change) for pattern, change in zip(compiled(list(changes)), changes.values(), strict=True)]
 
     def site(name, value, feed, turn):
         for pattern, change in rules:
@@ -153,141 +150,20 @@ def _transformed(apply_fn, names, site):
     `site(name, value, feed, turn)` gives what is to take the place of a value, and what is noted; feeds are given by
     name as `capture` gives values, and `turn` is `(number, count)` in a scan and else None.
     """
-    patterns = _compiled(names)
+    patterns = compiled(names)
 
     def run(*args, feeds=None, **kwargs):
-        program, structure = _trace(apply_fn, patterns, args, kwargs)
-        found = set(_names(program.jaxpr))
+        program, structure = trace(apply_fn, patterns, args, kwargs)
+        found = set(names_in(program.jaxpr))
         for pattern in patterns:
             if not any(pattern.fullmatch(name) for name in found):
                 hint = did_you_mean(pattern.pattern, found) or "; tap_names lists what there is"
                 raise ConfigError(f"names: {pattern.pattern!r} matches no value of the function{hint}")
         wanted = {name for name in found if any(pattern.fullmatch(name) for pattern in patterns)}
         feeds = {name: value if isinstance(value, tuple) else (value,) for name, value in (feeds or {}).items()}
-        outputs, noted = _Walk(site, wanted).run(program.jaxpr, program.consts, jax.tree.leaves(args), feeds, None)
+        outputs, noted = Walk(site, wanted).run(program.jaxpr, program.consts, jax.tree.leaves(args), feeds, None)
         return jax.tree.unflatten(structure, outputs), {
             name: values[0] if len(values) == 1 else tuple(values) for name, values in noted.items()
         }
 
     return run
-
-
-@dataclass(frozen=True)
-class _Walk:
-    """Runs a jaxpr, stopping at the taps that are wanted; all else is evaluated as it stands."""
-
-    site: Callable
-    wanted: set[str]
-
-    def run(self, jaxpr: Jaxpr, consts: Sequence, inputs: Sequence, feeds: Mapping[str, Sequence], turn: Any):
-        """Returns the outputs, and `{name: [what was noted, in the order of making]}`."""
-        values = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
-        noted: dict[str, list] = {}
-
-        def read(var):
-            return var.val if isinstance(var, Literal) else values[var]
-
-        for equation in jaxpr.eqns:
-            here = [read(var) for var in equation.invars]
-            if self._stops(equation):
-                left = {name: given[len(noted.get(name, ())) :] for name, given in feeds.items()}
-                outputs, more = self._follow(equation, here, left, turn)
-                for name, found in more.items():
-                    noted.setdefault(name, []).extend(found)
-            else:
-                outputs = evaluate(jaxpr, equation, here)
-            values.update(zip(equation.outvars, outputs, strict=True))
-        return [read(var) for var in jaxpr.outvars], noted
-
-    def _stops(self, equation: JaxprEqn) -> bool:
-        if equation.primitive is TAP:
-            return equation.params["name"] in self.wanted
-        return any(self._stops(inner) for body in jaxprs_in_params(equation.params) for inner in body.eqns)
-
-    def _follow(self, equation, inputs, feeds, turn):
-        kind, params = equation.primitive.name, equation.params
-        if equation.primitive is TAP:
-            name = params["name"]
-            value, found = self.site(name, inputs[0], feeds[name][0] if name in feeds else None, turn)
-            return [value], {name: [found]}
-        if kind in ("remat2", "checkpoint"):
-            again = jax.checkpoint(
-                lambda feeds, *inputs: self.run(*opened(params["jaxpr"]), inputs, feeds, turn),
-                prevent_cse=params["prevent_cse"],
-                policy=params["policy"],
-            )
-            return again(feeds, *inputs)
-        if kind in CALLS:
-            return self.run(*opened(params[CALLS[kind]]), inputs, feeds, turn)
-        if kind == "scan":
-            return self._scan(equation, inputs, feeds)
-        if kind == "cond":
-            branches = [self._branch(kind, branch, turn) for branch in params["branches"]]
-            return jax.lax.switch(inputs[0], branches, *inputs[1:]), {}
-        if kind == "while":
-            return self._while(params, inputs, turn), {}
-        names = sorted(set(_names_in(equation)) & self.wanted)
-        raise UnsupportedError(f"{names[0]}: it lies within {kind}, which is not followed")
-
-    def _scan(self, equation, inputs, feeds):
-        params = equation.params
-        body, body_consts = opened(params["jaxpr"])
-        consts, carries = scan_parts(equation, body)
-        constants, carry, stacked = inputs[:consts], inputs[consts : consts + carries], inputs[consts + carries :]
-        own = set(_names(body)) & self.wanted
-
-        def step(carry, xs):
-            slices, feeds, number = xs
-            turn = number, params["length"]
-            outputs, noted = self.run(body, body_consts, [*constants, *carry, *slices], feeds, turn)
-            return outputs[:carries], (outputs[carries:], noted)
-
-        xs = stacked, {name: feeds[name] for name in own if name in feeds}, jnp.arange(params["length"])
-        options = {name: params[name] for name in ("length", "reverse", "unroll")}
-        carry, (outputs, noted) = jax.lax.scan(step, list(carry), xs, **options)
-        return [*carry, *outputs], noted
-
-    def _while(self, params, inputs, turn):
-        tests, constants = params["cond_nconsts"], params["body_nconsts"]
-        test, body = (self._branch("while", params[name], turn) for name in ("cond_jaxpr", "body_jaxpr"))
-        first, second, start = inputs[:tests], inputs[tests : tests + constants], inputs[tests + constants :]
-        return jax.lax.while_loop(lambda x: test(*first, *x)[0], lambda x: body(*second, *x), list(start))
-
-    def _branch(self, kind: str, body: ClosedJaxpr, turn: Any) -> Callable:
-        def run(*inputs):
-            outputs, noted = self.run(*opened(body), inputs, {}, turn)
-            for name, found in noted.items():
-                if jax.tree.leaves(found):
-                    raise UnsupportedError(f"{name}: it lies within {kind}, where a value may never be made, or often")
-            return outputs
-
-        return run
-
-
-def _trace(apply_fn, patterns, args, kwargs):
-    """Returns the program of a function with all its taps, and the structure of its output."""
-    if isinstance(apply_fn, jax.stages.Wrapped):
-        apply_fn = apply_fn.__wrapped__  # whose trace without taps may be remembered
-    with asking(patterns):
-        program, output = jax.make_jaxpr(lambda *args: apply_fn(*args, **kwargs), return_shape=True)(*args)
-    return program, jax.tree.structure(output)
-
-
-def _names(jaxpr: Jaxpr) -> list[str]:
-    return [name for equation in jaxpr.eqns for name in _names_in(equation)]
-
-
-def _names_in(equation: JaxprEqn) -> list[str]:
-    if equation.primitive is TAP:
-        return [equation.params["name"]]
-    return [name for body in jaxprs_in_params(equation.params) for name in _names(body)]
-
-
-def _compiled(names: str | Sequence[str]) -> list[re.Pattern]:
-    patterns = []
-    for name in [names] if isinstance(names, str) else names:
-        try:
-            patterns.append(re.compile(name))
-        except (re.error, TypeError) as error:
-            raise ConfigError(f"names: expected a regular expression, got {name!r}: {error}") from None
-    return patterns
