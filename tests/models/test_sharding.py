@@ -44,7 +44,7 @@ def test_fsdp_gathers_weights_and_scatters_gradients_only(scan):
 def test_a_unet_does_an_even_share_and_moves_weights_only(fsdp):
     model = models.unet((16, 32), layers=1, attention_levels=(1,), head_width=16)
     mesh = parallel.make_mesh(data=-1, fsdp=fsdp)
-    program, params, whole = compiled_step(model, mesh, (64, 16, 16, 3), 0.5)
+    program, params, whole = compiled_step(model, mesh, (64, 16, 16, 3), jnp.float32(0.5))
     assert program.product_flops == pytest.approx(whole / 8, rel=0.02)
     # once forward and once backward, or a sum of gradients to all
     assert sum(program.collective_bytes.values()) < 3 * count_bytes(params) * 7 / 8
