@@ -55,7 +55,7 @@ def capture(apply_fn: Callable[..., PyTree], names: str | Sequence[str]) -> Call
     >>> float(output), values["square"].tolist()
     (5.0, [0.0, 1.0, 4.0])
     """
-    return _transformed(apply_fn, names, lambda name, value, feed, turn: (value, value))
+    return transformed(apply_fn, names, lambda name, value, feed, turn: (value, value))
 
 
 def intervene(apply_fn: Callable[..., PyTree], changes: Mapping[str, Any]) -> Callable[..., PyTree]:
@@ -81,7 +81,7 @@ def intervene(apply_fn: Callable[..., PyTree], changes: Mapping[str, Any]) -> Ca
                 value = _changed(name, value, change, turn)
         return value, None
 
-    changed = _transformed(apply_fn, list(changes), site)
+    changed = transformed(apply_fn, list(changes), site)
     return lambda *args, **kwargs: changed(*args, **kwargs)[0]
 
 
@@ -105,7 +105,7 @@ def activation_gradients(
     def run(*args, **kwargs):
         _, shapes = jax.eval_shape(lambda *args: capture(function, names)(*args, **kwargs), *args)
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        shifted = _transformed(function, names, lambda name, value, feed, turn: (value + feed, None))
+        shifted = transformed(function, names, lambda name, value, feed, turn: (value + feed, None))
         return jax.value_and_grad(lambda feeds: shifted(*args, feeds=feeds, **kwargs)[0])(zeros)
 
     return run
@@ -144,8 +144,8 @@ def _changed(name, value, change, turn):
     return new
 
 
-def _transformed(apply_fn, names, site):
-    """Returns `run(*args, feeds={}, **kwargs) -> output, values noted`.
+def transformed(apply_fn, names, site):
+    """Returns `run(*args, feeds={}, **kwargs) -> (output, values noted)`, what the others here are made of.
 
     `site(name, value, feed, turn)` gives what is to take the place of a value, and what is noted; feeds are given by
     name as `capture` gives values, and `turn` is `(number, count)` in a scan and else None.
