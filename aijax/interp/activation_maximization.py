@@ -26,7 +26,7 @@ from jax.scipy.ndimage import map_coordinates
 from aijax.descent import descend
 from aijax.errors import ConfigError, choose
 from aijax.lbfgs import SAME_VALUE, SMALL_GRADIENT, lbfgs_race
-from aijax.typing import Array, Callable, Float, Int, PRNGKey
+from aijax.typing import Any, Array, Callable, Float, Int, PRNGKey
 
 Activation = Callable[[Array], Array]
 View = Callable[[PRNGKey, Array], Array]
@@ -89,7 +89,7 @@ def maximize_in_ball(
     def place(u):
         return radius * (_direction(u) if on_sphere else _folded(u))
 
-    _check(activation, jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float)), restarts)
+    check_activation(activation, jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float)), restarts)
     starts = jax.random.normal(key, (restarts, *shape))
     options = {"max_steps": max_steps, "tolerance": tolerance}
     minima = lbfgs_race(lambda u: -activation(place(u)), starts, **options)
@@ -118,7 +118,7 @@ def maximize_in_box(
         raise ConfigError(f"high: expected the shape of low, {list(low.shape)}, got {list(high.shape)}")
     if not isinstance(low - high, jax.core.Tracer) and not np.all(low < high):
         raise ConfigError("high: expected more than low in each entry")
-    _check(activation, low, restarts)
+    check_activation(activation, low, restarts)
     starts = jax.random.uniform(key, (restarts, *low.shape), minval=low, maxval=high)
     options = {"lower": low, "upper": high, "max_steps": max_steps, "tolerance": tolerance}
     minima = lbfgs_race(lambda x: -activation(x), starts, **options)
@@ -165,7 +165,7 @@ def maximize_image(
     if len(shape) != 3:
         raise ConfigError(f"shape: expected height, width and channels, got {tuple(shape)}")
     start, paint = choose({"fourier": _spectrum, "pixels": _pixels}, parametrization, "parametrization")(shape, decay)
-    _check(activation, jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float)), restarts)
+    check_activation(activation, jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float)), restarts)
 
     def image_of(parameters):
         y = paint(parameters)
@@ -223,7 +223,8 @@ def colour_factor(images: Float[Array, "n h w c"]) -> Float[Array, "c c"]:
     return vectors * jnp.sqrt(jnp.maximum(values, 0) / values[-1])
 
 
-def _check(activation, x, restarts):
+def check_activation(activation: Activation, x: Any, restarts: int) -> None:
+    """Raises a `ConfigError` for an activation that is no scalar at x, an array or its shape, or for no start."""
     if restarts < 1:
         raise ConfigError(f"restarts: expected 1 or more, got {restarts}")
     found = jax.eval_shape(activation, x)
