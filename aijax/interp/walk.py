@@ -20,11 +20,15 @@ from aijax.typing import Any
 
 def trace(apply_fn, patterns, args, kwargs):
     """Returns the program of a function with all its taps, and the structure of its output."""
-    if isinstance(apply_fn, jax.stages.Wrapped):
-        apply_fn = apply_fn.__wrapped__  # whose trace without taps may be remembered
+    apply_fn = unjitted(apply_fn)
     with asking(patterns):
         program, output = jax.make_jaxpr(lambda *args: apply_fn(*args, **kwargs), return_shape=True)(*args)
     return program, jax.tree.structure(output)
+
+
+def unjitted(apply_fn: Callable) -> Callable:
+    """Returns the function that was compiled, if one was: its trace without taps may be remembered."""
+    return apply_fn.__wrapped__ if isinstance(apply_fn, jax.stages.Wrapped) else apply_fn
 
 
 def names_in(jaxpr: Jaxpr) -> list[str]:
