@@ -119,6 +119,16 @@ def mean_loss(loss_fn: LossFn, params: Params, batches: Any) -> Array:
     return mean_over(lambda batch: loss_fn(params, batch), batches)
 
 
+def linearize(matvec: Curvature) -> Callable[[PyTree], PyTree]:
+    """Returns the same product with what does not depend on v worked out and held: a third less work for a Hessian.
+
+    Held is what a gradient holds, of one batch; a data set of several batches is streamed as before.
+    """
+    if any(len(jax.tree.leaves(group)[0]) > 1 for group in matvec.batches.groups) or len(matvec.batches.groups) > 1:
+        return matvec
+    return jax.linearize(matvec, jax.tree.map(jnp.zeros_like, matvec.params))[1]
+
+
 def subset(params: Params, patterns: str | list[str]) -> tuple[dict[str, Array], Callable[[dict[str, Array]], Params]]:
     """Returns the parameters whose paths match, by name, and how they are put back: for the curvature of a block.
 
