@@ -73,8 +73,8 @@ def circuit_curves(
     scores: Float[Array, " edges"],
     *,
     sizes: tuple[int, ...] | None = None,
-    draws: int = 4,
-    probes: int = 8,
+    draws: int = 3,
+    probes: int = 4,
     batch_size: int = 16,
 ) -> Curves:
     """Returns how good the circuits of the edges of largest absolute score are, beside random ones.

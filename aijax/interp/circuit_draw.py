@@ -10,6 +10,8 @@ from aijax.interp.circuit_curves import Curves
 from aijax.interp.circuits import Circuit
 
 COLOURS = {"+": "tab:blue", "-": "tab:red"}
+SHIFTS = {"q": -0.14, "v": 0.14}
+"""How far from the middle of a head its queries and values arrive."""
 
 
 def draw_circuit(path: str | Path, circuit: Circuit, *, max_edges: int = 100) -> None:
@@ -35,18 +37,19 @@ def draw_circuit(path: str | Path, circuit: Circuit, *, max_edges: int = 100) ->
     most = max(abs(score) for _, score in edges) or 1.0
     figure = Figure(figsize=(1.5 + max(map(len, rows)), 1.0 + 0.9 * len(rows)), layout="constrained")
     panel = figure.subplots()
-    busy = set()
+    busy, arrivals = set(), {}
     for name, score in reversed(edges):
         writer, reader = name.split("->")
         component, use = re.fullmatch(r"(.*?)(?:<(\w+)>)?", reader).groups()
         (x, y), (to_x, to_y) = places[writer], places[component]
-        shift = {"q": -0.2, "v": 0.2}.get(use, 0.0)
+        shift = SHIFTS.get(use, 0.0)
         share = abs(score) / most
         line = {"linewidth": 0.5 + 4 * share, "alpha": 0.35 + 0.6 * share, "color": COLOURS["-" if score < 0 else "+"]}
-        panel.plot([x, to_x + shift], [y + 0.18, to_y - 0.18], solid_capstyle="round", zorder=1, **line)
-        if use:
-            panel.text(to_x + shift, to_y - 0.3, use, fontsize=6, ha="center", zorder=3)
+        panel.plot([x, to_x + shift], [y, to_y - 0.14], solid_capstyle="round", zorder=1, **line)
         busy |= {writer, component}
+        arrivals[to_x + shift, to_y - 0.14] = use or ""
+    for (x, y), use in arrivals.items():
+        panel.text(x, y - 0.02, use, fontsize=6, ha="center", va="bottom", zorder=3)
     for component, (x, y) in places.items():
         shown = {"facecolor": "white", "edgecolor": "black" if component in busy else "lightgrey"}
         panel.text(
