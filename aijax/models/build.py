@@ -70,7 +70,7 @@ def build(section: Mapping[str, Any], where: str = "config.model", **given: Any)
 def check_sizes(fields: Mapping[str, Any], where: str) -> None:
     """Raises a `ConfigError` for a size that is not above zero, or a rate that is no probability."""
     for name, value in fields.items():
-        each = value if isinstance(value, tuple) else (value,)
+        each = value if isinstance(value, (tuple, list)) else (value,)
         if name in SIZES and not all(size is None or size > 0 for size in each):
             raise ConfigError(f"{where}.{name}: expected sizes above 0, got {value!r}")
         if name in RATES and not 0 <= value < 1:
