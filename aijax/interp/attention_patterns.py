@@ -132,8 +132,8 @@ def induction_positions(tokens: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
 def attention_entropy(attention_weights: Float[Array, "*b t s"]) -> Float[Array, "*b t"]:
     """Returns -sum_k A_jk log A_jk of each row, in nats.
 
-    >>> attention_entropy(jnp.array([[1.0, 0.0], [0.5, 0.5]])).round(4).tolist()
-    [0.0, 0.6931]
+    >>> round(float(attention_entropy(jnp.array([0.5, 0.5]))), 4)
+    0.6931
     """
     return -jax.scipy.special.xlogy(attention_weights, attention_weights).sum(-1)
 
