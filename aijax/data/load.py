@@ -22,6 +22,7 @@ LOADERS = {
     "synthetic": ("synthetic", "synthetic", {}),
     "image_folder": ("image_folder", "image_folder", {}),
     "modular_addition": ("modular_addition", "modular_addition", {}),
+    "repeated_segments": ("repeated_segments", "repeated_segments", {}),
     "text": ("text", "text", {}),
     "tfds": ("hub", "tfds", {}),
     "huggingface": ("hub", "huggingface", {}),
