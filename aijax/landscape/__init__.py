@@ -5,7 +5,15 @@ from aijax.landscape.directions import Principal, normalize_direction, principal
 from aijax.landscape.draw import draw_surface
 from aijax.landscape.matching import match_activations, match_weights, permute
 from aijax.landscape.noise_scale import ExactNoiseScale, NoiseScale, exact_noise_scale, noise_scale
-from aijax.landscape.operators import empirical_fisher, gauss_newton, hessian, mean_loss, sampled_fisher, subset
+from aijax.landscape.operators import (
+    empirical_fisher,
+    gauss_newton,
+    hessian,
+    linearize,
+    mean_loss,
+    sampled_fisher,
+    subset,
+)
 from aijax.landscape.sharpness import adaptive_sharpness, average_sharpness, sam_sharpness
 from aijax.landscape.spectrum import (
     SpectralDensity,
@@ -14,13 +22,15 @@ from aijax.landscape.spectrum import (
     negative_share,
     spectral_density,
 )
+from aijax.landscape.stability import Stability, stability, track_stability
 from aijax.landscape.surface import Surface, load_surface, loss_landscape_analysis, save_surface, surface
 
 __all__ = [
-    "Barrier", "ExactNoiseScale", "NoiseScale", "Principal", "SpectralDensity", "Surface", "adaptive_sharpness",
-    "average_sharpness", "barrier", "bezier", "compute_hessian_eigenvalues", "draw_surface", "empirical_fisher",
-    "escape_direction", "exact_noise_scale", "gauss_newton", "hessian", "line", "load_surface",
-    "loss_landscape_analysis", "match_activations", "match_weights", "mean_loss", "middle_of", "negative_share",
-    "noise_scale", "normalize_direction", "path_loss", "permute", "polygon", "principal_directions", "random_direction",
-    "sam_sharpness", "sampled_fisher", "save_surface", "spectral_density", "subset", "surface",
+    "Barrier", "ExactNoiseScale", "NoiseScale", "Principal", "SpectralDensity", "Stability", "Surface",
+    "adaptive_sharpness", "average_sharpness", "barrier", "bezier", "compute_hessian_eigenvalues", "draw_surface",
+    "empirical_fisher", "escape_direction", "exact_noise_scale", "gauss_newton", "hessian", "line", "linearize",
+    "load_surface", "loss_landscape_analysis", "match_activations", "match_weights", "mean_loss", "middle_of",
+    "negative_share", "noise_scale", "normalize_direction", "path_loss", "permute", "polygon", "principal_directions",
+    "random_direction", "sam_sharpness", "sampled_fisher", "save_surface", "spectral_density", "stability", "subset",
+    "surface", "track_stability",
 ]  # fmt: skip

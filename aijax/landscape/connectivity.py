@@ -82,8 +82,8 @@ def barrier(
 
 def path_loss(
     loss_fn: LossFn, a: Params, b: Params, curve: str = "bezier"
-) -> Callable[[Params, PyTree, PRNGKey], Array]:
-    """Returns `(middle, batch, key) -> loss` at a random point of the curve from a to b, to be trained in `middle`.
+) -> Callable[[Params, PyTree, PRNGKey], tuple[Array, dict]]:
+    """Returns `(middle, batch, key) -> (loss, {})` at a random point of the curve, a loss that the train loop takes.
 
     Args:
       loss_fn: `(params, batch)` to the mean loss of the batch.
@@ -97,7 +97,7 @@ def path_loss(
     """
     check_like_parameters("b", b, a)
     point = choose(CURVES, curve, "curve")
-    return lambda middle, batch, key: loss_fn(point(jax.random.uniform(key), a, middle, b), batch)
+    return lambda middle, batch, key: (loss_fn(point(jax.random.uniform(key), a, middle, b), batch), {})
 
 
 def middle_of(a: Params, b: Params) -> Params:

@@ -8,6 +8,7 @@ from aijax.train.fine_tune import start_from
 from aijax.train.fit import Fitted, fit
 from aijax.train.layers import layer_multipliers
 from aijax.train.loop import Hook, train
+from aijax.train.minimize import minimize
 from aijax.train.optimizers import OPTIMIZERS, make_optimizer
 from aijax.train.prepare import Prepared, prepare
 from aijax.train.recorder import Recorder, pack
@@ -19,6 +20,6 @@ from aijax.train.step import make_step
 __all__ = [
     "OPTIMIZERS", "SCHEDULES", "Checkpoints", "Evaluation", "Experiment", "Fitted", "Hook", "Prepared", "Recorder",
     "TrainState", "evaluate", "fit", "fit_classifier", "init_state", "layer_multipliers",
-    "make_evaluate_step", "make_optimizer", "make_schedule", "make_step", "outputs", "pack", "prepare",
+    "make_evaluate_step", "make_optimizer", "make_schedule", "make_step", "minimize", "outputs", "pack", "prepare",
     "sharpness_aware", "start_from", "train",
 ]  # fmt: skip

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from aijax import landscape
 from aijax.errors import ConfigError
+from aijax.train import minimize
 
 SHAPES = {"net.0.weight": (16, 2), "net.0.bias": (16,), "net.2.weight": (2, 16), "net.2.bias": (2,)}
 AXES = {"net.0.weight": ("h", None), "net.0.bias": ("h",), "net.2.weight": (None, "h")}
@@ -35,10 +37,10 @@ def test_paths_and_barriers_are_those_of_references(case):
 def test_a_curve_is_trained_by_gradients(case):
     a, b = (case.vector(case.arrays[name]) for name in ("thetaA", "thetaB"))
     loss = landscape.path_loss(case.loss_fn, a, b)
-    middle = landscape.middle_of(a, b)
-    step = jax.jit(lambda m, key: jax.tree.map(lambda p, g: p - 0.5 * g, m, jax.grad(loss)(m, case.batch, key)))
-    for key in jax.random.split(jax.random.key(0), 100):
-        middle = step(middle, key)
+    start = landscape.middle_of(a, b)
+    state, records = minimize(jax.random.key(0), loss, start, optax.sgd(0.5), case.batch, 100, log_every=50)
+    middle = state.params
+    assert [record["step"] for record in records] == [50, 100]
     heights = [
         landscape.barrier(case.loss_fn, lambda t, m=m: landscape.bezier(t, a, m, b), case.batch).losses.mean()
         for m in (landscape.middle_of(a, b), middle)

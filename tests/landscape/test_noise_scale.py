@@ -62,30 +62,3 @@ def test_sharpness_is_that_of_references(read_case, name):
         landscape.sam_sharpness(*given, 0)
     with pytest.raises(ConfigError, match="key: noise is drawn at random"):
         landscape.average_sharpness(*given)
-
-
-@pytest.mark.slow
-def test_gradient_descent_meets_the_edge_of_stability(read_case):
-    shapes = {"net.0.weight": (10, 4), "net.0.bias": (10,), "net.2.weight": (1, 10), "net.2.bias": (1,)}
-    case = read_case("eos_lr0.5", activation="tanh", loss="mse", shapes=shapes)
-    arrays, params = case.arrays, case.params
-
-    @jax.jit
-    def run(params):
-        def step(params, _):
-            loss, slope = jax.value_and_grad(case.loss_fn)(params, case.batch)
-            return jax.tree.map(lambda p, g: p - 0.5 * g, params, slope), (loss, params)
-
-        return jax.lax.scan(step, params, length=301)[1]
-
-    losses, trajectory = run(params)
-    np.testing.assert_allclose(losses, arrays["losses"], rtol=1e-5)
-    places = arrays["sharp_steps"][::15]
-    sharpness = [
-        landscape.compute_hessian_eigenvalues(
-            case.loss_fn, jax.tree.map(lambda leaf, s=s: leaf[s], trajectory), case.batch, 1, tolerance=1e-9
-        ).values[0]
-        for s in places
-    ]
-    np.testing.assert_allclose(sharpness, arrays["sharpness"][::15], rtol=1e-5)
-    assert max(sharpness) > arrays["two_over_lr"]
