@@ -79,7 +79,7 @@ def contrast(
         found = f"{shape.dtype}{list(shape.shape)}" if hasattr(shape, "shape") else jax.tree.structure(shape)
         raise ConfigError(f"target_behavior: expected a number, or one for each of {examples} examples, got {found}")
     graph = residual_graph(lambda params, inputs: target_behavior(apply_fn(params, inputs)), params, inputs)
-    values = writer_values(apply_fn, graph)
+    values = jax.jit(writer_values(apply_fn, graph))
     if corrupted is not None:
         _check_alike(inputs, corrupted)
         others = values(params, corrupted)
@@ -93,11 +93,13 @@ def contrast(
     return Contrast(params, inputs, others, apply_fn, target_behavior, graph)
 
 
+@jax.jit
 def outcome(contrast: Contrast, patched: Float[Array, " edges"]) -> Float[Array, ""]:
     """Returns F, the mean of the target over examples, with edges patched: 1 where an edge's value is the other."""
     return jnp.mean(contrast.target(output(contrast, patched)))
 
 
+@jax.jit
 def output(contrast: Contrast, patched: Float[Array, " edges"]) -> PyTree:
     """Returns the output of the function with some edges patched."""
     run = patch_edges(contrast.apply_fn, contrast.graph)
