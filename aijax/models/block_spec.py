@@ -33,7 +33,7 @@ class BlockSpec:
 
     Attributes:
       num_heads: attention heads; they share the width equally where there is no `head_width`.
-      mlp_ratio: width of the MLP's hidden layer over the width of the block; 0 for a block of attention alone.
+      mlp_ratio: width of the MLP's hidden layer over the width of the block.
       norm: "layer" (LayerNorm), "rms" (RMSNorm) or "none".
       norm_epsilon: added to the variance.
       activation: "gelu" (exact), "gelu_tanh" (its tanh approximation), "gelu_quick" (x sigmoid(1.702 x)), "relu",
@@ -48,7 +48,7 @@ class BlockSpec:
       output_norm: x <- x + Norm'(f(Norm(x))), with norms of its own for what is added (Gemma Team 2024).
       parallel: the MLP reads what attention reads, x <- x + f(Norm(x)) + g(Norm'(x)) (Wang and Komatsuzaki 2021).
       cross_attention: between attention and MLP, a third branch attends to a memory.
-      mlp_width: width of the MLP's hidden layer; None for `mlp_ratio` times the width.
+      mlp_width: width of the MLP's hidden layer; None for `mlp_ratio` times the width, 0 for a block of attention alone.
       gated: the MLP is down(act(gate(x)) up(x)) in place of down(act(up(x))) (Shazeer 2020).
       biases: which of `LAYERS` have a bias.
       head_width: width of a head; None for the width over `num_heads`.
@@ -113,8 +113,7 @@ class BlockSpec:
     def branches(self) -> tuple[str, ...]:
         """What a block adds to the residual stream, in order."""
         cross = ("cross_attention",) if self.cross_attention else ()
-        hidden = self.mlp_ratio if self.mlp_width is None else self.mlp_width
-        return ("attention", *cross, "mlp") if hidden else ("attention", *cross)
+        return ("attention", *cross) if self.mlp_width == 0 else ("attention", *cross, "mlp")
 
 
 def norm(spec: BlockSpec, name: str) -> nn.Module:

@@ -33,7 +33,7 @@ SIZES = (
     "mlp_width", "num_kv_heads", "projection_width",
     "intermediate_size", "max_position_embeddings", "sample_size", "pos_embed_max_size",
 )  # fmt: skip
-"""Fields of models that are sizes: above zero, each of them where there are several."""
+"""Fields of models that are sizes: above zero, each of them where there are several; an MLP of width 0 is none."""
 RATES = ("dropout", "dropout_rate", "attention_dropout_rate", "token_dropout_rate", "stochastic_depth_rate")
 """Fields of models that are probabilities: from 0 to below 1."""
 
@@ -71,7 +71,7 @@ def check_sizes(fields: Mapping[str, Any], where: str) -> None:
     """Raises a `ConfigError` for a size that is not above zero, or a rate that is no probability."""
     for name, value in fields.items():
         each = value if isinstance(value, (tuple, list)) else (value,)
-        if name in SIZES and not all(size is None or size > 0 for size in each):
+        if name in SIZES and not all(size is None or size > 0 or (name == "mlp_width" and size == 0) for size in each):
             raise ConfigError(f"{where}.{name}: expected sizes above 0, got {value!r}")
         if name in RATES and not 0 <= value < 1:
             raise ConfigError(f"{where}.{name}: expected a probability from 0 to below 1, got {value!r}")

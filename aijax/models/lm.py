@@ -32,7 +32,7 @@ class LanguageModel(nn.Module):
       width: of the residual stream.
       depth: number of blocks.
       num_heads: attention heads of a block.
-      mlp_ratio: width of the MLP over `width`; 0 for blocks of attention alone.
+      mlp_ratio: width of the MLP over `width`.
       positions: "learned" (a table) or "rotary" (Su et al. 2021).
       tied: the output's matrix is the embedding; otherwise it is a parameter `head/kernel`.
       num_outputs: number of tokens that logits are given for, where the head is not tied; None for `vocab_size`.

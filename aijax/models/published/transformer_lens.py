@@ -116,7 +116,7 @@ def hook_taps(model: LanguageModel) -> dict[str, str]:
 
 
 def _has_mlp(model):
-    return bool(model.mlp_ratio if model.mlp_width is None else model.mlp_width)
+    return model.mlp_width != 0
 
 
 def _norms(model):
