@@ -1,13 +1,15 @@
 """Sparse autoencoders and transcoders: a dictionary of directions, few of which make up each activation.
 
-    a = latents of (x - c) E + b, most of them 0;     y = a D + c
+    a = latents of E (x - c) + b, most of them 0;     y = D' a + c
 
 An autoencoder has y near x; a transcoder has y near another activation, such as the output of the layer that x enters
 (J. Dunefsky et al., Transcoders find interpretable LLM feature circuits (2024)). The kinds are nouns of numbers, listed
 in `sae_architectures`; the weights are a dictionary of arrays:
 
-    encoder [d_in, m], decoder [m, d_out], decoder_bias [d_out], encoder_bias [m], and threshold [m] (JumpReLU), or in
+    encoder [m, d_in], decoder [m, d_out], decoder_bias [d_out], encoder_bias [m], and threshold [m] (JumpReLU), or in
     place of encoder_bias gate_bias, magnitude_bias and log_magnitude [m] (Gated)
+
+Row j of the encoder is the direction that latent j reads, row j of the decoder the one that it writes.
 
 Numbers of a kind that are no part of its structure, such as the coefficient of a penalty, may change from step to step
 and differ between autoencoders that are mapped side by side.
@@ -48,7 +50,7 @@ def init_sae(
     decoder_norm: float = 0.1,
     dtype: Any = jnp.float32,
 ) -> Params:
-    """Returns weights: rows of the decoder of random direction and one norm, the encoder their transpose, biases 0.
+    """Returns weights: rows of the decoder of random direction and one norm, the encoder the same, biases 0.
 
     Args:
       key: of the directions.
@@ -73,7 +75,7 @@ def init_sae(
     decoder = _directions(decoder_key, latents, d_in if d_out is None else d_out, dtype)
     encoder = decoder if d_out is None else _directions(encoder_key, latents, d_in, dtype)
     return {
-        "encoder": decoder_norm * encoder.T,
+        "encoder": decoder_norm * encoder,
         "decoder": decoder_norm * decoder,
         "decoder_bias": jnp.zeros(decoder.shape[1], dtype),
         **architecture.extra(latents, dtype),
@@ -89,7 +91,7 @@ def sae_encode(architecture: Any, params: Params, x: Float[Array, "... d_in"]) -
       ConfigError: activations of another width than the encoder, more chosen latents than there are.
     """
     _check_width(params, x)
-    return architecture.run(params, x)[1]
+    return architecture.run(params, x).latents
 
 
 def sae_decode(architecture: Any, params: Params, latents: Float[Array, "... m"]) -> Float[Array, "... d_out"]:
@@ -129,7 +131,7 @@ def sae_loss(
     width = params["decoder"].shape[-1]
     if target.shape != (*x.shape[:-1], width):
         raise ConfigError(f"target: expected {(*x.shape[:-1], width)} for this decoder, got {target.shape}")
-    output = SAEOutput(*architecture.run(params, x), losses={})
+    output = architecture.run(params, x)
     losses = {"mse_loss": squared_error(output.reconstruction, target)}
     losses |= architecture.penalties(params, x, target, output, dead)
     losses["loss"] = sum(losses.values())
@@ -149,7 +151,7 @@ def as_jump_relu(architecture: Any, params: Params, threshold: Float[Array, ""])
     if architecture.rescale:
         norms = row_norms(params["decoder"])
         params = params | {
-            "encoder": params["encoder"] * norms,
+            "encoder": params["encoder"] * norms[:, None],
             "encoder_bias": params["encoder_bias"] * norms,
             "decoder": params["decoder"] / jnp.where(norms > 0, norms, 1)[:, None],
         }
@@ -163,6 +165,6 @@ def _directions(key, count, width, dtype):
 
 
 def _check_width(params, x):
-    width = params["encoder"].shape[-2]
+    width = params["encoder"].shape[-1]
     if x.shape[-1:] != (width,):
         raise ConfigError(f"x: expected activations of width {width}, that of the encoder, got {x.shape}")

@@ -3,7 +3,7 @@ r"""The kinds of sparse autoencoders: how latents are chosen, and what is added 
 With the input x (less the decoder's bias, where `centre` is set), the rows D_j of the decoder and L the mean over the
 batch, all begin with
 
-    h = x E + b,      y = a D + c,      mse_loss = L |x - y|^2        (summed over the width)
+    h = E x + b,      y = D' a + c,      mse_loss = L |x - y|^2        (summed over the width)
 
 | kind         | latents a                                         | further losses                                   |
 |--------------|---------------------------------------------------|--------------------------------------------------|
@@ -12,7 +12,7 @@ batch, all begin with
 | `BatchTopK`  | the k n largest relu(h) of the batch of n rows    | the same                                         |
 | `Matryoshka` | as BatchTopK                                      | the same, and the mse_loss of nested prefixes    |
 | `JumpReLU`   | h where h > threshold                             | coefficient L (number, or tanh, of the active)   |
-| `Gated`      | [g > 0] relu(x E exp(r) + b'), g = x E + b        | coefficient L sum_j relu(g_j) \|D_j\|, and the   |
+| `Gated`      | [g > 0] relu(exp(r) E x + b'), g = E x + b        | coefficient L sum_j relu(g_j) \|D_j\|, and the   |
 |              |                                                   | error of reconstruction from relu(g)             |
 
 Sources: T. Bricken et al., Towards monosemanticity (2023); L. Gao et al. (2024), sections 2.3 and A.2; B. Bussmann et
@@ -21,18 +21,21 @@ JumpReLU SAEs (2024), equations 9 to 12; T. Conerly et al., Dictionary learning 
 tanh. Where implementations differ, the definitions are those of sae-lens 6.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.interp.sae_terms import affine, positive_norm, row_norms, squared_error, zero_with_gradient
-from aijax.interp.sparse_codes import dense_codes, sparse_product
+from aijax.interp.sparse_codes import dense_codes, products_at, sparse_product
 from aijax.linalg.vectors import check_count
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, Params
 
 
-@noun
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class SAEOutput:
     """What a sparse autoencoder makes of a batch.
 
@@ -40,12 +43,18 @@ class SAEOutput:
       pre_activations: h, `[n, m]`, before latents are chosen.
       latents: a, `[n, m]`.
       reconstruction: y, `[n, d_out]`.
+      fired: which latents are active on some row, `[m]`.
+      l0: active latents of a row, on average.
+      least: the least latent that is active; infinity where none is.
       losses: `loss` and the terms that it is the sum of, by name.
     """
 
     pre_activations: Array
     latents: Array
     reconstruction: Array
+    fired: Array
+    l0: Array
+    least: Array
     losses: dict[str, Array]
 
 
@@ -57,19 +66,32 @@ class _Dense:
 
     @staticmethod
     def extra(latents: int, dtype: Any) -> Params:
+        """Returns the weights beside the encoder, the decoder and its bias."""
         return {"encoder_bias": jnp.zeros(latents, dtype)}
 
     def pre_activations(self, params: Params, x: Array) -> Array:
-        return affine(x, _centre(self, params, x), params["encoder"], params["encoder_bias"])
+        return affine(x, centre_of(self, params, x), params["encoder"], params["encoder_bias"])
 
     def decode(self, params: Params, latents: Array) -> Array:
         return latents @ params["decoder"] + params["decoder_bias"]
 
-    def run(self, params: Params, x: Array) -> tuple[Array, Array, Array]:
-        """Returns pre-activations, latents and the reconstruction."""
+    def run(self, params: Params, x: Array) -> SAEOutput:
+        """Returns what is made of a batch, without losses."""
         pre = self.pre_activations(params, x)
-        latents = self.latents(params, pre)
-        return pre, latents, self.decode(params, latents)
+        return self.output(params, pre, self.latents(params, pre))
+
+    def output(self, params: Params, pre: Array, latents: Array) -> SAEOutput:
+        active = latents > 0
+        rows = tuple(range(latents.ndim - 1))
+        return SAEOutput(
+            pre_activations=pre,
+            latents=latents,
+            reconstruction=self.decode(params, latents),
+            fired=jnp.any(active, axis=rows),
+            l0=jnp.mean(jnp.sum(active, axis=-1, dtype=latents.dtype)),
+            least=jnp.min(jnp.where(active, latents, jnp.inf)),
+            losses={},
+        )
 
 
 @noun
@@ -126,30 +148,33 @@ class TopK:
         pre = _Dense.pre_activations(self, params, x)
         return pre * row_norms(params["decoder"]) if self.rescale else pre
 
-    def latents(self, params, pre):
-        return dense_codes(*self._chosen(pre), pre.shape[-1])
-
     def decode(self, params, latents):
         return _rescaled(self, params, latents) @ params["decoder"] + params["decoder_bias"]
 
     def run(self, params, x):
+        encoder, bias, width = params["encoder"], params["encoder_bias"], len(params["encoder"])
+        if self.k > width:
+            raise ConfigError(f"k: expected at most the {width} latents, got {self.k}")
+        lead = x.shape[:-1]
+        inputs = (x - centre_of(self, params, x)).reshape(-1, x.shape[-1])
         # latents are h_j |D_j| and their rows D_j / |D_j|: the norms serve the choice, and cancel in the sum
-        raw = _Dense.pre_activations(self, params, x)
-        norms = row_norms(params["decoder"]) if self.rescale else jnp.ones(raw.shape[-1], raw.dtype)
-        _, indices = self._chosen(jax.lax.stop_gradient(raw * norms if self.rescale else raw))
-        values = jax.nn.relu(jnp.take_along_axis(raw, indices, axis=-1))
-        reconstruction = sparse_product(values, indices, params["decoder"]) + params["decoder_bias"]
-        return raw * norms, dense_codes(values * norms[indices], indices, raw.shape[-1]), reconstruction
+        norms = row_norms(params["decoder"]) if self.rescale else jnp.ones_like(bias)
+        _, indices = jax.lax.top_k(jax.lax.stop_gradient((inputs @ encoder.T + bias) * norms), self.k)
+        values = jax.nn.relu(products_at(inputs, indices, encoder) + bias[indices])
+        latents, sums = values * norms[indices], sparse_product(values, indices, params["decoder"])
+        return SAEOutput(
+            pre_activations=self.pre_activations(params, x),
+            latents=dense_codes(latents, indices, width).reshape(*lead, width),
+            reconstruction=sums.reshape(*lead, -1) + params["decoder_bias"],
+            fired=jnp.zeros(width, bool).at[indices].max(values > 0),
+            l0=jnp.mean(jnp.sum(values > 0, axis=-1, dtype=x.dtype)),
+            least=jnp.min(jnp.where(values > 0, latents, jnp.inf)),
+            losses={},
+        )
 
     def penalties(self, params, x, target, output, dead):
         loss = _auxiliary_loss(self, params, x, target, output, dead)
         return {"auxiliary_reconstruction_loss": self.auxiliary_coefficient * loss}
-
-    def _chosen(self, pre):
-        if self.k > pre.shape[-1]:
-            raise ConfigError(f"k: expected at most the {pre.shape[-1]} latents, got {self.k}")
-        values, indices = jax.lax.top_k(pre, self.k)
-        return jax.nn.relu(values), indices
 
 
 @noun
@@ -223,7 +248,7 @@ class Matryoshka(BatchTopK):
             auxiliary, start = 0.0, 0
             for width, partial in zip(self.widths, partials, strict=True):
                 level = (jnp.arange(len(dead)) >= start) & (jnp.arange(len(dead)) < width)
-                within = SAEOutput(output.pre_activations, output.latents, partial, {})
+                within = dataclasses.replace(output, reconstruction=partial)
                 auxiliary += _auxiliary_loss(self, params, x, target, within, dead & level)
                 start = width
         else:
@@ -309,13 +334,12 @@ class Gated(_Dense):
         return {name: jnp.zeros(latents, dtype) for name in ("gate_bias", "magnitude_bias", "log_magnitude")}
 
     def pre_activations(self, params, x):
-        encoder = params["encoder"] * jnp.exp(params["log_magnitude"])
-        return affine(x, _centre(self, params, x), encoder, params["magnitude_bias"])
+        encoder = params["encoder"] * jnp.exp(params["log_magnitude"])[:, None]
+        return affine(x, centre_of(self, params, x), encoder, params["magnitude_bias"])
 
     def run(self, params, x):
         pre = self.pre_activations(params, x)
-        latents = jnp.where(self._gate(params, x) > 0, jax.nn.relu(pre), 0)
-        return pre, latents, self.decode(params, latents)
+        return self.output(params, pre, jnp.where(self._gate(params, x) > 0, jax.nn.relu(pre), 0))
 
     def penalties(self, params, x, target, output, dead):
         active = jax.nn.relu(self._gate(params, x))
@@ -326,7 +350,7 @@ class Gated(_Dense):
         }
 
     def _gate(self, params, x):
-        return affine(x, _centre(self, params, x), params["encoder"], params["gate_bias"])
+        return affine(x, centre_of(self, params, x), params["encoder"], params["gate_bias"])
 
 
 ARCHITECTURES = {
@@ -335,7 +359,7 @@ ARCHITECTURES = {
 """The kinds by name."""
 
 
-def _centre(architecture, params, x):
+def centre_of(architecture, params, x):
     bias = params["decoder_bias"]
     if not architecture.centre:
         return jnp.zeros_like(bias, shape=x.shape[-1:])

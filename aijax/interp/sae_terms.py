@@ -23,10 +23,10 @@ def zero_with_gradient(x: Array) -> Array:
 
 
 def affine(
-    x: Float[Array, "... d"], centre: Float[Array, " d"], matrix: Float[Array, "d m"], bias: Float[Array, " m"]
+    x: Float[Array, "... d"], centre: Float[Array, " d"], matrix: Float[Array, "m d"], bias: Float[Array, " m"]
 ) -> Float[Array, "... m"]:
-    """Returns `(x - centre) @ matrix + bias`; the gradient by `centre` costs a product with a vector, not a matrix."""
-    return (x - jax.lax.stop_gradient(centre)) @ matrix + (bias - zero_with_gradient(centre) @ matrix)
+    """Returns `(x - centre) @ matrix.T + bias`; its gradient by `centre` costs no product of matrices."""
+    return (x - jax.lax.stop_gradient(centre)) @ matrix.T + (bias - matrix @ zero_with_gradient(centre))
 
 
 def positive_norm(x: Float[Array, "... m"], power: float) -> Float[Array, "..."]:

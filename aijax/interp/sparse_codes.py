@@ -1,43 +1,55 @@
-"""Codes with few nonzero entries, and their product with a dictionary at the cost of those entries.
+"""Codes with few nonzero entries, and their products with a dictionary at the cost of those entries.
 
-A row of k chosen latents is kept as values and indices, `[n, k]`. What it stands for is
+A row of k chosen latents is kept as values v and indices s, `[n, k]`. With a dictionary D `[m, d]` there are three
+products, each of 2 n k d operations where the dense one has 2 n m d, and each the gradient of the others:
 
-    x_i = sum_j values_ij D[indices_ij],    D [m, d]
+    x_i = sum_j v_ij D[s_ij]          sparse_product(v, s, D)
+    v_ij = x_i . D[s_ij]              products_at(x, s, D)
+    D[s_ij] += v_ij x_i               accumulated(v, s, x, m)
 
-2 n k d operations where the dense product has 2 n m d; so has its gradient by the values, and that by D adds n k rows.
-The rows of D in use, n k d numbers, are gathered for a block of rows at a time (L. Gao et al., Scaling and evaluating
-sparse autoencoders (2024), appendix D, does so in kernels).
+They run through the k columns, and hold n d gathered numbers at a time (L. Gao et al., Scaling and evaluating sparse
+autoencoders (2024), appendix D, has such kernels).
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from aijax.typing import Array, Float, Int
 
-GATHERED = 2**26
-"""How many gathered numbers a block of rows may hold."""
-
 
 def sparse_product(
-    values: Float[Array, "... k"], indices: Int[Array, "... k"], dictionary: Float[Array, "m d"]
-) -> Float[Array, "... d"]:
+    values: Float[Array, "n k"], indices: Int[Array, "n k"], dictionary: Float[Array, "m d"]
+) -> Float[Array, "n d"]:
     """Returns the sums of the rows of `dictionary` at `indices`, each times its value.
 
     >>> sparse_product(jnp.array([[2.0, 1.0]]), jnp.array([[0, 2]]), jnp.eye(3)).tolist()
     [[2.0, 0.0, 1.0]]
     """
-    lead, k = values.shape[:-1], values.shape[-1]
-    values, indices = values.reshape(-1, k), indices.reshape(-1, k)
-    rows = max(1, GATHERED // (k * dictionary.shape[1]))
+    return _sparse_product(values, indices, dictionary)
 
-    def product(values, indices):
-        return jnp.einsum("...k,...kd->...d", values, dictionary[indices])
 
-    if len(values) <= rows:
-        sums = product(values, indices)
-    else:
-        sums = jax.lax.map(jax.checkpoint(lambda row: product(*row)), (values, indices), batch_size=rows)
-    return sums.reshape(*lead, dictionary.shape[1])
+def products_at(
+    x: Float[Array, "n d"], indices: Int[Array, "n k"], dictionary: Float[Array, "m d"]
+) -> Float[Array, "n k"]:
+    """Returns the inner products of `x` with the rows of `dictionary` at `indices`.
+
+    >>> products_at(jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[0, 2]]), jnp.eye(3)).tolist()
+    [[1.0, 3.0]]
+    """
+    return _products_at(x, indices, dictionary)
+
+
+def accumulated(
+    values: Float[Array, "n k"], indices: Int[Array, "n k"], x: Float[Array, "n d"], width: int
+) -> Float[Array, "m d"]:
+    """Returns a dictionary of `width` rows in which each row of `x` is added, times its values, at its indices.
+
+    >>> accumulated(jnp.array([[2.0], [1.0]]), jnp.array([[1], [1]]), jnp.eye(2), 3).tolist()
+    [[0.0, 0.0], [2.0, 1.0], [0.0, 0.0]]
+    """
+    return _accumulated(values, indices, x, width)
 
 
 def dense_codes(values: Float[Array, "... k"], indices: Int[Array, "... k"], width: int) -> Float[Array, "... m"]:
@@ -48,3 +60,47 @@ def dense_codes(values: Float[Array, "... k"], indices: Int[Array, "... k"], wid
     """
     zeros = jnp.zeros((*values.shape[:-1], width), values.dtype)
     return jnp.put_along_axis(zeros, indices, values, axis=-1, inplace=False)
+
+
+def _columns(start, add, indices):
+    """Returns `start` after `add(result, j, s_j)` for each column s_j of the indices."""
+    return jax.lax.fori_loop(0, indices.shape[1], lambda j, result: add(result, j, indices[:, j]), start)
+
+
+def _sum_of_rows(values, indices, dictionary):
+    zeros = jnp.zeros((len(values), dictionary.shape[1]), values.dtype)
+    return _columns(zeros, lambda sums, j, at: sums + values[:, j, None] * dictionary[at], indices)
+
+
+def _inner_products(x, indices, dictionary):
+    zeros = jnp.zeros(indices.shape, x.dtype)
+    return _columns(zeros, lambda found, j, at: found.at[:, j].set(jnp.sum(x * dictionary[at], axis=1)), indices)
+
+
+def _added_rows(values, indices, x, width):
+    zeros = jnp.zeros((width, x.shape[1]), x.dtype)
+    return _columns(zeros, lambda total, j, at: total.at[at].add(values[:, j, None] * x), indices)
+
+
+_sparse_product = jax.custom_vjp(_sum_of_rows)
+_products_at = jax.custom_vjp(_inner_products)
+_accumulated = jax.custom_vjp(_added_rows, nondiff_argnums=(3,))
+
+
+@functools.partial(_sparse_product.defvjp, lambda *args: (_sum_of_rows(*args), args))
+def _sparse_product_backward(kept, slope):
+    values, indices, dictionary = kept
+    slopes = _inner_products(slope, indices, dictionary), _added_rows(values, indices, slope, len(dictionary))
+    return slopes[0], None, slopes[1]
+
+
+@functools.partial(_products_at.defvjp, lambda *args: (_inner_products(*args), args))
+def _products_at_backward(kept, slope):
+    x, indices, dictionary = kept
+    return _sum_of_rows(slope, indices, dictionary), None, _added_rows(slope, indices, x, len(dictionary))
+
+
+@functools.partial(_accumulated.defvjp, lambda *args: (_added_rows(*args), args[:3]))
+def _accumulated_backward(width, kept, slope):
+    values, indices, x = kept
+    return _inner_products(x, indices, slope), None, _sum_of_rows(values, indices, slope)

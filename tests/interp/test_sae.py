@@ -30,6 +30,8 @@ def test_losses_and_gradients_are_those_of_sae_lens(golden, name):
     kind, rtol = CASES[name]
     with np.load(golden / "science" / "interp" / f"sae_{name}.npz") as stored:
         case = dict(stored)
+    for key in ("w.W_enc", "grad.W_enc"):
+        case[key] = case[key].T  # ours have a row for each latent
     params = {NAMES[key[2:]]: value for key, value in case.items() if key.startswith("w.")}
     with jax.enable_x64(True):
         run = jax.jit(jax.value_and_grad(lambda params, x: sae_loss(kind, params, x), has_aux=True))
@@ -52,7 +54,7 @@ def test_losses_and_gradients_are_those_of_sae_lens(golden, name):
 def problem():
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape)  # noqa: E731
-    params = {"encoder": draw(D, M), "decoder": draw(M, D), "decoder_bias": draw(D), "encoder_bias": 0.3 * draw(M)}
+    params = {"encoder": draw(M, D), "decoder": draw(M, D), "decoder_bias": draw(D), "encoder_bias": 0.3 * draw(M)}
     return params, draw(N, D), np.arange(M) % 3 == 0
 
 
@@ -67,7 +69,7 @@ def test_chosen_latents_and_losses_are_those_of_loops(problem, name, rescale):
 
     norms = np.linalg.norm(params["decoder"], axis=1) if rescale else np.ones(M)
     rows = params["decoder"] / norms[:, None]
-    pre = ((x - params["decoder_bias"]) @ params["encoder"] + params["encoder_bias"]) * norms
+    pre = ((x - params["decoder_bias"]) @ params["encoder"].T + params["encoder_bias"]) * norms
     wanted = np.zeros((N, M))
     places = [(i, j) for i in range(N) for j in range(M)]
     if name == "topk":
@@ -101,22 +103,23 @@ def test_chosen_latents_and_losses_are_those_of_loops(problem, name, rescale):
     else:
         total += 0.5 * auxiliary(wanted, dead)
     np.testing.assert_allclose(loss, total, rtol=1e-12)
-    np.testing.assert_allclose(sum(output.losses.values()), 2 * loss, rtol=1e-12)
+    np.testing.assert_allclose(sum(map(float, output.losses.values())), 2 * float(loss), rtol=1e-12)
 
 
 def test_the_sparse_product_has_the_gradient_of_the_dense_one(problem):
     params, x, _ = problem
     kind = sae_architecture("topk", k=3)
 
-    def dense(params):
+    def dense(params, x):
         pre = kind.pre_activations(params, x)
-        output = kind.decode(params, kind.latents(params, pre))
-        return jnp.mean(jnp.sum((output - x) ** 2, axis=1))
+        latents = jax.nn.relu(jnp.where(pre >= jnp.sort(pre, axis=1)[:, -3:-2], pre, 0))
+        return jnp.mean(jnp.sum((kind.decode(params, latents) - x) ** 2, axis=1))
+
+    def sparse(params, x):
+        return sae_loss(kind, params, x)[0]
 
     with jax.enable_x64(True):
-        pair = jax.jit(
-            lambda params: (jax.grad(lambda params: sae_loss(kind, params, x)[0])(params), jax.grad(dense)(params))
-        )(params)
+        pair = jax.jit(lambda *args: (jax.grad(sparse)(*args), jax.grad(dense)(*args)))(params, x)
         for ours, theirs in zip(*map(jax.tree.leaves, pair), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
@@ -128,7 +131,7 @@ def test_the_step_of_jump_relu_has_the_gradient_of_its_kernel(problem):
     with jax.enable_x64(True):
         run = jax.jit(jax.grad(lambda params: sae_loss(kind, params, x, dead=dead), has_aux=True))
         slopes, output = jax.tree.map(np.asarray, run(params))
-    pre = x @ params["encoder"] + params["encoder_bias"]
+    pre = x @ params["encoder"].T + params["encoder_bias"]
     threshold, norms = params["threshold"], np.linalg.norm(params["decoder"], axis=1)
     np.testing.assert_allclose(output.losses["l0_loss"], 0.2 * np.mean(np.sum(pre > threshold, axis=1)))
     near = (np.abs(pre - threshold) < 0.4) / 0.8
@@ -214,6 +217,6 @@ def test_mistakes_are_told_in_a_sentence(call, message):
 
 
 def run(name, options, width=D, target=None):
-    params = {"encoder": np.ones((D, M)), "decoder": np.ones((M, D)), "decoder_bias": np.ones(D)}
+    params = {"encoder": np.ones((M, D)), "decoder": np.ones((M, D)), "decoder_bias": np.ones(D)}
     params["encoder_bias"] = np.ones(M)
     return sae_loss(sae_architecture(name, **options), params, np.ones((N, width)), target)
