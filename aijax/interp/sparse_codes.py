@@ -27,7 +27,7 @@ def sparse_product(
     >>> sparse_product(jnp.array([[2.0, 1.0]]), jnp.array([[0, 2]]), jnp.eye(3)).tolist()
     [[2.0, 0.0, 1.0]]
     """
-    return _sparse_product(values, indices, dictionary)
+    return _sparse_product(*map(jnp.asarray, (values, indices, dictionary)))
 
 
 def products_at(
@@ -38,7 +38,7 @@ def products_at(
     >>> products_at(jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[0, 2]]), jnp.eye(3)).tolist()
     [[1.0, 3.0]]
     """
-    return _products_at(x, indices, dictionary)
+    return _products_at(*map(jnp.asarray, (x, indices, dictionary)))
 
 
 def accumulated(
@@ -49,7 +49,7 @@ def accumulated(
     >>> accumulated(jnp.array([[2.0], [1.0]]), jnp.array([[1], [1]]), jnp.eye(2), 3).tolist()
     [[0.0, 0.0], [2.0, 1.0], [0.0, 0.0]]
     """
-    return _accumulated(values, indices, x, width)
+    return _accumulated(*map(jnp.asarray, (values, indices, x)), width)
 
 
 def dense_codes(values: Float[Array, "... k"], indices: Int[Array, "... k"], width: int) -> Float[Array, "... m"]:
