@@ -16,7 +16,6 @@ from aijax.data.source import ArraySource
 from aijax.errors import ConfigError
 from aijax.interp import capture
 from aijax.interp import progress_measures as pm
-from aijax.losses import softmax_cross_entropy
 from aijax.train import Evaluation, Experiment
 from aijax.train.sinks import read_lines
 
@@ -53,12 +52,12 @@ def build(config, sources):
     def loss_fn(params, batch, key):
         logits = apply_fn(params, batch["tokens"]).astype(jnp.float32)
         accuracy = jnp.mean(logits.argmax(-1) == batch["label"])
-        return softmax_cross_entropy(logits, batch["label"]).mean(), {"accuracy": accuracy}
+        return precise_cross_entropy(logits, batch["label"]).mean(), {"accuracy": accuracy}
 
     def measure(params, batch):
         logits = apply_fn(params, batch["tokens"]).astype(jnp.float32)
         return {
-            "loss": softmax_cross_entropy(logits, batch["label"]),
+            "loss": precise_cross_entropy(logits, batch["label"]),
             "accuracy": logits.argmax(-1) == batch["label"],
         }
 
@@ -102,7 +101,7 @@ def build(config, sources):
     devices = jax.device_count()
     table = -(-p * p // devices) * devices  # all pairs at once, filled up to what the devices can share
     return Experiment(
-        init=lambda key: models.init(key, model, jnp.zeros((1, 3), jnp.int32)),
+        init=lambda key: init(key, model),
         loss_fn=loss_fn,
         source=train,
         apply_fn=apply_fn,
@@ -116,6 +115,25 @@ def build(config, sources):
         classes=train.classes,
         draw=draw,
     )
+
+
+def precise_cross_entropy(logits, labels):
+    """Returns softplus(logsumexp of the other logits - the right one): the cross-entropy, of which float32 keeps all
+    digits far below 1e-7, where training goes on for thousands of steps."""
+    right = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    others = jax.nn.logsumexp(jnp.where(right, -jnp.inf, logits), axis=-1)
+    return jax.nn.softplus(others - jnp.sum(logits, axis=-1, where=right))
+
+
+def init(key, model):
+    """Returns parameters as Nanda et al. begin with: normal with variance 1 / width, biases zero."""
+    shapes = jax.eval_shape(lambda: model.init(key, jnp.zeros((1, 3), jnp.int32))["params"])
+    leaves, structure = jax.tree.flatten(shapes)
+    drawn = [
+        jax.random.normal(key, leaf.shape) * model.width**-0.5 if leaf.ndim > 1 else jnp.zeros(leaf.shape)
+        for key, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
 
 
 def draw_grokking(path, records, found, power, keys):

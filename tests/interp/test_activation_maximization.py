@@ -52,7 +52,7 @@ def test_inside_on_the_sphere_and_in_a_box():
     np.testing.assert_allclose(box.x[0], [0.25, 1.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("parametrization", ["fourier", "pixels"])
+@pytest.mark.parametrize("parametrization", ["fourier", pytest.param("pixels", marks=pytest.mark.slow)])
 def test_an_image_shows_what_excites(parametrization):
     template = np.zeros((8, 8, 2), np.float32)
     template[2:6, 1:3, 0] = 1

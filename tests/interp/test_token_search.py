@@ -22,7 +22,7 @@ def activation(tokens):
     return jnp.sum(hidden) + hidden[0, 0] * hidden[2, 1]
 
 
-@pytest.mark.parametrize("method", ["gcg", "hotflip"])
+@pytest.mark.parametrize("method", ["gcg", pytest.param("hotflip", marks=pytest.mark.slow)])
 def test_it_finds_the_best_of_all_texts(method):
     search = functools.partial(maximize_tokens, method=method, candidates=12, per_position=4, steps=8, restarts=3)
     found = jax.jit(lambda key: search(key, activation, jnp.array([0, 1, 2]), TABLE))(jax.random.key(0))
@@ -35,6 +35,7 @@ def test_it_finds_the_best_of_all_texts(method):
     assert float(activation(jnp.array([0, 1, 2]))) in [pytest.approx(float(first)) for first in found.history[:, 0]]
 
 
+@pytest.mark.slow
 def test_of_a_language_model_only_free_positions_change_to_allowed_tokens(random_params):
     model = models.LanguageModel(vocab_size=9, context_length=5, width=8, depth=1, num_heads=2)
     tokens = jnp.array([1, 2, 3, 4, 5])
