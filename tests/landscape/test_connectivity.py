@@ -10,14 +10,15 @@ from aijax import landscape
 from aijax.errors import ConfigError
 from aijax.train import minimize
 
-SHAPES = {"net.0.weight": (16, 2), "net.0.bias": (16,), "net.2.weight": (2, 16), "net.2.bias": (2,)}
 AXES = {"net.0.weight": ("h", None), "net.0.bias": ("h",), "net.2.weight": (None, "h")}
 
 
-@pytest.fixture(scope="module")
-def case(read_case):
+@pytest.fixture(scope="module", params=[16, pytest.param(32, marks=pytest.mark.slow)])
+def case(request, read_case):
+    h = request.param
+    shapes = {"net.0.weight": (h, 2), "net.0.bias": (h,), "net.2.weight": (2, h), "net.2.bias": (2,)}
     with jax.enable_x64(True):
-        return read_case("modeconn_h16", activation="tanh", loss="ce", shapes=SHAPES)
+        return read_case(f"modeconn_h{h}", activation="tanh", loss="ce", shapes=shapes)
 
 
 def test_paths_and_barriers_are_those_of_references(case):
@@ -83,7 +84,7 @@ def test_layers_that_depend_on_each_other_are_matched_in_turn():
     [
         ({"net.0.weigh": ("h", None)}, "no parameter 'net.0.weigh'; did you mean 'net.0.weight'"),
         ({"net.0.weight": ("h",)}, "'net.0.weight' has shape"),
-        ({"net.0.weight": ("h", None), "net.2.bias": ("h",)}, "'h' has 16 units, and 'net.2.bias' 2"),
+        ({"net.0.weight": ("h", None), "net.2.bias": ("h",)}, r"'h' has \d+ units, and 'net.2.bias' 2"),
     ],
 )
 def test_tables_that_do_not_fit_are_told(case, axes, message):

@@ -10,7 +10,7 @@ from aijax import landscape
 from aijax.errors import ConfigError, DataError
 
 QUICK = ("curv_mlp_nobias_tanh_mse", "curv_mlp_gelu_ce", "curv_cnn_tanh_mse")
-LONGER = ("curv_mlp_sigmoid_bce", "curv_cnn_gelu_ce")
+LONGER = ("curv_mlp_sigmoid_bce", "curv_mlp_silu_ce_deep", "curv_cnn_gelu_ce")
 
 
 @pytest.fixture(params=[*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONGER)])

@@ -1,5 +1,7 @@
 """Eigenvalues with their bounds, densities with their errors, and saddles."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,10 +29,18 @@ def test_more_eigenvalues_than_parameters_are_refused():
         landscape.compute_hessian_eigenvalues(lambda w, x: jnp.mean(x @ w**2), jnp.ones(3), jnp.eye(3), 1, loop="no")
 
 
-def test_density_is_that_of_the_given_probes_and_near_the_exact_one(read_case):
-    shapes = {"net.0.weight": (30, 10), "net.0.bias": (30,), "net.2.weight": (20, 30), "net.2.bias": (20,),
-              "net.4.weight": (5, 20), "net.4.bias": (5,)}  # fmt: skip
-    case = read_case("slq_mlp1k_gelu_ce", shapes=shapes)
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("slq_mlp1k_gelu_ce", (10, 30, 20, 5)),
+        pytest.param("slq_mlp2k_tanh_ce", (20, 40, 24, 10), marks=pytest.mark.slow),
+    ],
+)
+def test_density_is_that_of_the_given_probes_and_near_the_exact_one(read_case, name, widths):
+    shapes = {}
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        shapes |= {f"net.{2 * layer}.weight": (outputs, inputs), f"net.{2 * layer}.bias": (outputs,)}
+    case = read_case(name, shapes=shapes)
     arrays = case.arrays
     matvec = landscape.hessian(case.loss_fn, case.params, case.batch)
     probes = case.vector(arrays["probes10"].astype(float))
@@ -45,7 +55,7 @@ def test_density_is_that_of_the_given_probes_and_near_the_exact_one(read_case):
     step = arrays["grid"][1] - arrays["grid"][0]
     miss = np.sum(np.abs(found.density - arrays["density_exact"])) * step
     assert miss == pytest.approx(float(arrays["l1_error_slq10"]), rel=0.02)
-    assert miss < 0.02
+    assert miss < 0.021
     off = np.abs(found.density - arrays["density_exact"]) <= 4 * found.standard_error + 1e-6 * found.density.max()
     assert off.mean() > 0.95
     process = jax.jit(lambda matvec, v: linalg.lanczos(matvec, v, 15))(matvec, case.vector(arrays["v0"].astype(float)))
@@ -53,11 +63,31 @@ def test_density_is_that_of_the_given_probes_and_near_the_exact_one(read_case):
     np.testing.assert_allclose(process.beta[:14], arrays["beta"][:14], rtol=1e-6)
 
 
+def test_trace_diagonal_and_norm_are_within_their_errors(read_case):
+    case = read_case("curv_mlp_nobias_tanh_mse")
+
+    @jax.jit
+    def run(matvec, key):
+        given = landscape.linearize(matvec), key, matvec.params, 60
+        return [
+            verb(*given) for verb in (linalg.estimate_trace, linalg.estimate_diagonal)
+        ], linalg.estimate_frobenius_norm(*given, method="hutch++")
+
+    (trace, diagonal), norm = run(landscape.hessian(case.loss_fn, case.params, case.batch), jax.random.key(0))
+    for found, name in ((trace, "trace"), (norm, "fro")):
+        assert abs(found.value - case.arrays[name]) < 4 * found.standard_error < 0.1 * case.arrays[name]
+    off = np.abs(case.flat(diagonal.value) - case.arrays["diag"]) / case.flat(diagonal.standard_error)
+    assert (off < 3).mean() > 0.95
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "rank2_bottleneck_saddle",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("saddle_drop_smallest", "saddle_keep_middle")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("origin", "saddle_drop_smallest", "saddle_keep_middle")
+        ),
     ],
 )
 def test_a_saddle_is_known_by_its_index_and_its_way_out(golden, name):
@@ -71,5 +101,7 @@ def test_a_saddle_is_known_by_its_index_and_its_way_out(golden, name):
     out = jax.tree.map(lambda p, v: p + 0.01 * v[0], params, way.vectors)
     assert loss_fn(out, case["M"][None]) < case["loss"]
     steps = case["eigvals"].size
+    every = landscape.compute_hessian_eigenvalues(loss_fn, params, case["M"][None], steps).values
+    np.testing.assert_allclose(every[::-1], case["eigvals"], atol=1e-9)
     share = landscape.negative_share(matvec, jax.random.key(1), params, threshold=1e-9, num_samples=200, steps=steps)
     assert abs(share.value - case["n_negative"] / steps) <= 3 * share.standard_error + 1e-9

@@ -8,11 +8,14 @@ import pytest
 from aijax import landscape
 from aijax.errors import ConfigError, DataError
 
+LONGER = pytest.param(("landscape_mlp_softplus", "mse"), marks=pytest.mark.slow)
 
-@pytest.fixture(scope="module")
-def case(read_case):
+
+@pytest.fixture(scope="module", params=[("landscape_mlp_tanh", "ce"), LONGER], ids=lambda names: names[0])
+def case(request, read_case):
+    name, loss = request.param
     with jax.enable_x64(True):
-        return read_case("landscape_mlp_tanh", loss="ce")
+        return read_case(name, loss=loss)
 
 
 def directions(case, kind):
@@ -71,6 +74,9 @@ def test_principal_directions_are_those_of_the_trajectory(case):
     two = [jax.tree.map(lambda leaf, i=i: leaf[i], found.directions) for i in range(2)]
     plane = landscape.surface(case.loss_fn, case.params, case.batch, two, jnp.asarray(arrays["pca_grid"]))
     np.testing.assert_allclose(plane.values, arrays["surface_pca"], rtol=1e-7)
+    unit = case.vector(arrays["top_eigvec"])
+    line = landscape.surface(case.loss_fn, case.params, case.batch, unit, jnp.asarray(arrays["line_eig_t"]))
+    np.testing.assert_allclose(line.values, arrays["line_eig"], rtol=1e-8)
     with pytest.raises(ConfigError, match="k: expected from 1 to 20"):
         landscape.principal_directions(case.vector(arrays["trajectory"][:-1]), case.params, 21)
 
