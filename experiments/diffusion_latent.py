@@ -23,7 +23,8 @@ from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, draw, from_momen
 from aijax.diffusion.figures import tile
 from aijax.diffusion.images import as_levels, on_levels
 from aijax.diffusion.losses import logit_normal_times
-from aijax.diffusion.stable_diffusion import as_joint_text, latent_model
+from aijax.diffusion.stable_diffusion import latent_model
+from aijax.diffusion.text_conditions import as_joint_text
 from aijax.errors import ConfigError
 from aijax.models.clip_tokenizer import train_clip_tokenizer, write_clip_tokenizer
 from aijax.train import Evaluation, Experiment, fit

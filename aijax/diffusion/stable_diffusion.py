@@ -2,8 +2,8 @@
 
     folder/model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/scheduler_config.json
 
-and `text_encoder_2/`, `tokenizer_2/` of SDXL, whose pixels attend to the features of both encoders before their last
-block, and whose UNet is told the pooled text of the second and the image's sizes (Podell et al. 2023, section 2).
+with `text_encoder_2/`, `tokenizer_2/` in SDXL, and `transformer/` in place of `unet/` in version 3, whose third encoder
+may be absent. `aijax.diffusion.text_conditions` says how texts reach the network.
 `latent_model` makes the same functions of networks that are at hand, such as those of a training run. A network whose
 parameters have 16 bits computes in them; latents and images keep their own type between networks.
 """
@@ -18,11 +18,13 @@ import numpy as np
 
 from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, from_moments
 from aijax.diffusion.latent import SCHEDULER, LatentModel
+from aijax.diffusion.text_conditions import THIRD_LENGTH, SideBySide, TextCondition, ThreeTexts, TwoTexts, as_context
 from aijax.errors import UnsupportedError
-from aijax.typing import Any, Array, Callable, Params, PyTree
+from aijax.typing import Any, Array, Callable, Params
 
 WHAT = "a file of a published pipeline"
-COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+TRAIN_TIMES = 1000.0
+"""Time of pure noise as the transformer of version 3 is told it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Pipeline:
 
 
 def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
-    """Returns the pipeline in a folder of the layout of Stable Diffusion 1, 2 and XL.
+    """Returns the pipeline in a folder of the layout of Stable Diffusion 1, 2, XL and 3.
 
     A safety checker and what prepares images for it are left alone.
 
@@ -56,39 +58,36 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     Raises:
       DataError: files that are missing or damaged, or tensors that are not those of their network.
       ConfigError: a field of a config that is unknown.
-      UnsupportedError: a pipeline of other components, such as three text encoders.
+      UnsupportedError: a pipeline of other components, such as a transformer beside a UNet.
     """
     from aijax.models import pretrained
-    from aijax.models.clip_tokenizer import read_clip_tokenizer
     from aijax.models.tensor_files import read_object
 
     folder = Path(folder)
     index = read_object(folder / "model_index.json", WHAT)
-    two = not _absent(index.get("text_encoder_2"))
-    wanted = (*COMPONENTS, "text_encoder_2", "tokenizer_2") if two else COMPONENTS
-    missing = [name for name in wanted if _absent(index.get(name))]
-    more = [name for name in ("text_encoder_3", "transformer") if not _absent(index.get(name))]
-    if missing or more:
-        told = f"without {', '.join(missing)}" if missing else f"with {', '.join(more)}"
-        raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(wanted)}, got one {told}")
+    wanted = _components(folder, index)
     scheduler = read_object(folder / "scheduler" / "scheduler_config.json", WHAT)
-    tokenize = read_clip_tokenizer(folder / "tokenizer")
-    side = pretrained.read_config(folder / "unet").get("sample_size") or 64
+    tokenize = _tokenizers(folder, wanted)
+    network = "transformer" if "transformer" in wanted else "unet"
+    side = pretrained.read_config(folder / network).get("sample_size") or 64
     size = tuple(side) if isinstance(side, list) else (side, side)
-    networks = {name: pretrained.load(folder / name, dtype) for name in ("text_encoder", "unet", "vae")}
-    text, unet, autoencoder = (networks[name][0] for name in ("text_encoder", "unet", "vae"))
-    named = str(scheduler.get("_class_name")), scheduler
-    model = latent_model(text, unet, autoencoder, size, scheduler=named)
-    params = {"text": networks["text_encoder"][1]}
-    if two:
-        second, second_params = pretrained.load(folder / "text_encoder_2", dtype)
-        tokenize = TwoTokenizers(tokenize, read_clip_tokenizer(folder / "tokenizer_2"))
-        empty = tuple(tokenize([""])[0].tolist()) if index.get("force_zeros_for_empty_prompt", True) else None
-        pixels = 2 ** (len(autoencoder.block_out_channels) - 1)
-        model = replace(model, text=TwoTexts(text, second, tuple(pixels * side for side in size), empty))
-        params = {"text": {"first": networks["text_encoder"][1], "second": second_params}}
-    params |= {"denoiser": networks["unet"][1]} | dict.fromkeys(("encoder", "decoder"), networks["vae"][1])
-    return Pipeline(model, params, tokenize)
+    texts = tuple(name for name in wanted if name.startswith("text_encoder"))
+    networks = {name: pretrained.load(folder / name, dtype) for name in (*texts, network, "vae")}
+    modules, params = ({name: pair[i] for name, pair in networks.items()} for i in range(2))
+    encoders, named = [modules[name] for name in texts], (str(scheduler.get("_class_name")), scheduler)
+    if network == "transformer":
+        model = latent_model(None, modules[network], modules["vae"], size, time_scale=TRAIN_TIMES, scheduler=named)
+        model = replace(model, text=ThreeTexts(*encoders, width=modules[network].joint_attention_dim))
+    else:
+        model = latent_model(encoders[0], modules[network], modules["vae"], size, scheduler=named)
+        if len(encoders) == 2:
+            empty = tuple(tokenize([""])[0].tolist()) if index.get("force_zeros_for_empty_prompt", True) else None
+            pixels = 2 ** (len(modules["vae"].block_out_channels) - 1)
+            model = replace(model, text=TwoTexts(*encoders, tuple(pixels * side for side in size), empty))
+    text = dict(zip(("first", "second", "third"), (params[name] for name in texts), strict=False))
+    text = text if len(texts) > 1 else text["first"]
+    loaded = {"text": text, "denoiser": params[network], "encoder": params["vae"], "decoder": params["vae"]}
+    return Pipeline(model, loaded, tokenize)
 
 
 def latent_model(
@@ -133,65 +132,6 @@ def latent_model(
     )
 
 
-def as_context(features: Any) -> dict[str, Array]:
-    """Returns the features of all tokens as a UNet takes them."""
-    return {"context": features.last}
-
-
-def as_joint_text(features: Any) -> dict[str, Array]:
-    """Returns the features of all tokens and of the text as an MM-DiT takes them."""
-    return {"text": features.last, "pooled": features.pooled}
-
-
-@dataclass(frozen=True)
-class TextCondition:
-    """`(params, tokens) -> condition` of a text encoder."""
-
-    module: Any
-    condition: Callable[[Any], dict[str, Array]]
-
-    def __call__(self, params: Params, tokens: Array) -> PyTree:
-        return self.condition(self.module.apply({"params": params}, tokens))
-
-
-@dataclass(frozen=True)
-class TwoTexts:
-    """`(params, tokens) -> condition` of SDXL: of `params` "first" and "second", and rows of both encoders' tokens.
-
-    Args:
-      first, second: the encoders; the second projects its pooled feature.
-      pixels: (h, w) of the image, as the UNet is told.
-      empty: the row of the empty text, whose features are 0; None for those of the encoders.
-    """
-
-    first: Any
-    second: Any
-    pixels: tuple[int, int]
-    empty: tuple[int, ...] | None
-
-    def __call__(self, params: Params, tokens: Array) -> PyTree:
-        both = zip(("first", "second"), (self.first, self.second), jnp.split(tokens, 2, axis=1), strict=True)
-        one, other = (module.apply({"params": params[name]}, part) for name, module, part in both)
-        context, pooled = jnp.concatenate([one.hidden[-2], other.hidden[-2]], axis=-1), other.pooled
-        if self.empty is not None:
-            told = jnp.any(tokens != jnp.array(self.empty), axis=1)
-            context, pooled = context * told[:, None, None], pooled * told[:, None]
-        sizes = jnp.array([*self.pixels, 0, 0, *self.pixels], context.dtype)
-        sizes = jnp.broadcast_to(sizes, (len(tokens), len(sizes)))
-        return {"context": context, "text_embeds": pooled, "time_ids": sizes}
-
-
-@dataclass(frozen=True)
-class TwoTokenizers:
-    """`(texts, truncate=False) -> tokens` of two tokenizers, side by side, `[n, 2 t]`."""
-
-    first: Callable[..., Array]
-    second: Callable[..., Array]
-
-    def __call__(self, texts: Any, *, truncate: bool = False) -> Array:
-        return np.concatenate([part(texts, truncate=truncate) for part in (self.first, self.second)], axis=1)
-
-
 @dataclass(frozen=True)
 class Denoiser:
     """`(params, z, t, condition) -> prediction` of a network."""
@@ -234,6 +174,34 @@ class Decoder:
 
     def __call__(self, params: Params, latents: Array) -> Array:
         return self.module.apply({"params": params}, _in_half(latents, params), method="decode").astype(latents.dtype)
+
+
+def _components(folder, index):
+    """Returns the names of the components of a pipeline that is offered."""
+    there = {name for name, entry in index.items() if not _absent(entry)}
+    joint = "transformer" in there
+    wanted = ["transformer" if joint else "unet", "vae", "scheduler", "text_encoder", "tokenizer"]
+    if joint or "text_encoder_2" in there:
+        wanted += ["text_encoder_2", "tokenizer_2"]
+    if joint and "text_encoder_3" in there:
+        wanted += ["text_encoder_3", "tokenizer_3"]
+    missing = [name for name in wanted if name not in there]
+    more = sorted(there & {"unet", "transformer", "text_encoder_3", "text_encoder_4"} - set(wanted))
+    if missing or more:
+        told = f"without {', '.join(missing)}" if missing else f"with {', '.join(more)}"
+        raise UnsupportedError(f"{folder}: expected a pipeline of {', '.join(wanted)}, got one {told}")
+    return wanted
+
+
+def _tokenizers(folder, components):
+    """Returns what turns texts to the tokens of all encoders."""
+    from aijax.models.clip_tokenizer import read_clip_tokenizer
+    from aijax.models.tokenizer import RowTokenizer, read_tokenizer
+
+    parts = [read_clip_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2") if name in components]
+    if "tokenizer_3" in components:
+        parts.append(RowTokenizer(read_tokenizer(folder / "tokenizer_3"), THIRD_LENGTH))
+    return SideBySide(tuple(parts)) if len(parts) > 1 else parts[0]
 
 
 def _in_half(inputs, params):

@@ -52,6 +52,43 @@ class Tokenizer:
             raise DataError(f"tokenizer: expected a description that the library tokenizers reads: {error}") from None
 
 
+@dataclass(frozen=True)
+class RowTokenizer:
+    """Texts to rows of tokens of one length, with the special ones that the model puts around a text.
+
+    Attributes:
+      tokenizer: of one text.
+      length: of a row.
+      pad: the token that fills a row.
+    """
+
+    tokenizer: Tokenizer
+    length: int
+    pad: int = 0
+
+    def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
+        """Returns the tokens of texts, `[n, length]` int32.
+
+        Args:
+          texts: a list, or one text.
+          truncate: whether a longer text loses its end, but for its last token.
+
+        Raises:
+          DataError: a text that is too long.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        rows = np.full((len(texts), self.length), self.pad, np.int32)
+        for row, text in zip(rows, texts, strict=True):
+            tokens = self.tokenizer.encode(text, special=True)
+            if len(tokens) > self.length and not truncate:
+                shown = text if len(text) <= 40 else text[:40] + "..."
+                raise DataError(f"texts: expected at most {self.length} tokens, got {len(tokens)} of {shown!r}")
+            row[: len(tokens)] = tokens[: self.length]
+            if len(tokens) > self.length:
+                row[-1] = tokens[-1]
+        return rows
+
+
 def byte_level_bpe(
     vocabulary: Mapping[str, int], merges: Sequence[str], *, special: Sequence[str] = ("<|endoftext|>",)
 ) -> Tokenizer:

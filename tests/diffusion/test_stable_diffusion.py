@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.diffusion import PNDM, image_to_image, latent_model, load_pipeline
+from aijax.diffusion import PNDM, generate, image_to_image, latent_model, load_pipeline
 from aijax.diffusion.published import scheduler
-from aijax.diffusion.stable_diffusion import as_joint_text
+from aijax.diffusion.text_conditions import as_joint_text
 from aijax.errors import DataError, UnsupportedError
 from aijax.models import pretrained
 from aijax.models.autoencoder import AutoencoderKL, VQModel
@@ -130,6 +130,36 @@ def test_two_text_encoders_tell_the_network_their_features_and_the_sizes(folder,
     assert predicted.shape == z.shape
 
 
+@pytest.fixture
+def third(tmp_path, root):
+    return shutil.copytree(root / "tests/golden/diffusion/stable_diffusion_3", tmp_path / "third")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("long", [True, False])
+def test_three_text_encoders_give_the_images_of_diffusers(third, long):
+    if not long:
+        index = json.loads((third / "model_index.json").read_text())
+        absent = {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+        (third / "model_index.json").write_text(json.dumps(index | absent))
+    pipeline, want = load_pipeline(third), np.load(third / "reference.npz")
+    tokens = np.concatenate([want["clips"], want["clips"], *([want["long"]] if long else [])], axis=1)
+    images = generate(
+        jax.random.key(0), pipeline.params, tokens[:1], pipeline.model, null_tokens=tokens[1:], guidance=5.0, steps=4,
+        init=want["z"].transpose(0, 2, 3, 1),
+    )  # fmt: skip
+    np.testing.assert_allclose(images, want["image" if long else "without"], atol=2e-4)
+
+
+def test_tokens_of_three_encoders_lie_side_by_side(third):
+    tokenize = load_pipeline(third).tokenize
+    row = [0, 7, 5, 3, 5, 3, 98] * 2 + [3, 4, 5, 6, 1]
+    np.testing.assert_array_equal(tokenize("cab ab"), [row + [0] * 251])
+    with pytest.raises(DataError, match="texts: expected at most 256 tokens, got 3"):
+        tokenize.parts[2]("cab " * 300)
+    assert tokenize.parts[2]("cab " * 300, truncate=True)[0, -2:].tolist() == [3, 1]
+
+
 def test_the_same_networks_are_the_same_functions():
     make = lambda: latent_model(CLIPText(), unet((8, 8), context_levels=(1,)), VQModel(), (8, 8))  # noqa: E731
     one, other = make(), make()
@@ -195,7 +225,8 @@ def test_what_is_not_there_is_told(folder, part, told):
     [
         ({"vae": [None, None]}, "got one without vae"),
         ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "got one without tokenizer_2"),
-        ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, "got one with transformer"),
+        ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, "got one without text_encoder_2, tokenizer_2"),
+        ({"text_encoder_3": ["transformers", "T5EncoderModel"]}, "got one with text_encoder_3"),
     ],
 )
 def test_other_pipelines_are_told(folder, change, told):
