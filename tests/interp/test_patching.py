@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.errors import ConfigError, DataError
+from aijax.errors import ConfigError, DataError, UnsupportedError
 from aijax.interp import tap
 from aijax.interp.patching import attribution, sweep
 
@@ -77,3 +77,102 @@ def test_attribution_is_that_of_the_reference(patched):
     for name, site in (names | {"head_z": "attention/heads"}).items():
         wanted = case[f"attrib.{name}"]
         np.testing.assert_allclose(stacked(found.values, site, depth), wanted, rtol=1e-6, atol=3e-7, err_msg=name)
+
+
+def layer(x, w):
+    return x + tap("branch", jnp.tanh(tap("inner", x @ w)))
+
+
+def scanned(weights, x):
+    return jax.lax.scan(lambda x, w: (layer(x, w), None), x, weights)[0]
+
+
+WEIGHTS = 0.5 * np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
+INPUTS, SOURCE = np.random.default_rng(1).normal(size=(2, 2, 5, 4)).astype(np.float32)
+
+
+def by_hand(place):
+    """The sum of outputs where `inner` at (layer, position) is that of the source."""
+    x, other = INPUTS, SOURCE
+    for number, w in enumerate(WEIGHTS):
+        inner, put = x @ w, other @ w
+        if number == place[0]:
+            inner = inner.copy()
+            inner[:, place[1]] = put[:, place[1]]
+        x, other = x + np.tanh(inner), other + np.tanh(put)
+    return x.sum()
+
+
+def test_layers_of_a_scan_are_patched_one_at_a_time():
+    run = sweep(scanned, jnp.sum, {"inner": (1,)}, batch_size=4)
+    found = jax.jit(run)(WEIGHTS, INPUTS, SOURCE)
+    wanted = [[by_hand((number, position)) for position in range(5)] for number in range(3)]
+    np.testing.assert_allclose(found.values["inner"], wanted, rtol=1e-5)
+    devices = jax.device_put(INPUTS, jax.sharding.NamedSharding(jax.make_mesh((2,), ("data",)), jax.P("data")))
+    np.testing.assert_allclose(jax.jit(run)(WEIGHTS, devices, SOURCE).values["inner"], wanted, rtol=1e-5)
+
+
+def test_negative_axes_whole_values_and_several_at_once():
+    sites = {"inner": (-2,), "branch": ()}
+    found = sweep(scanned, jnp.sum, sites, batch_size=100)(WEIGHTS, INPUTS, SOURCE).values
+    inner, branch = found["inner"], found["branch"]
+    np.testing.assert_allclose(inner[1, 2], by_hand((1, 2)), rtol=1e-5)
+    assert inner.shape == (3, 5) and branch.shape == (3,)
+
+
+def test_sweeps_are_differentiated_and_mapped():
+    def slope(scale):
+        found = sweep(scanned, jnp.sum, {"inner": (1,)}, ablation="zero")(scale * WEIGHTS, INPUTS)
+        return found.values["inner"][1, 2]
+
+    step = 1e-2
+    numeric = (slope(1 + step) - slope(1 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(slope)(1.0), numeric, rtol=1e-2)
+    many = jax.vmap(slope)(jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(many[1], slope(1.0), rtol=1e-5)
+
+
+def twice(weights, x):
+    return layer(layer(x, weights[0]), weights[1])
+
+
+@pytest.mark.parametrize(
+    ("sites", "metric", "error", "told"),
+    [
+        ({"iner": (1,)}, jnp.sum, ConfigError, "names: 'iner' matches no value of the function; did you mean 'inner'"),
+        (
+            {"inner": (3,)},
+            jnp.sum,
+            ConfigError,
+            r"sites\['inner'\]: expected different axes of a value of rank 3, got \[3\]",
+        ),
+        ({"inner": (1, -2)}, jnp.sum, ConfigError, r"sites\['inner'\]: expected different axes of a value of rank 3"),
+        (
+            {"inner": (1,)},
+            lambda y: y,
+            ConfigError,
+            r"metric: expected a scalar of the output, got the shape \[2, 5, 4\]",
+        ),
+        ({"inner": (1,)}, lambda y: 1.0 + 0 * INPUTS.sum(), ConfigError, "metric: it does not depend on 'inner'"),
+    ],
+)
+def test_sites_and_metrics_that_will_not_do_are_told(sites, metric, error, told):
+    with pytest.raises(error, match=told):
+        sweep(scanned, metric, sites)(WEIGHTS, INPUTS, SOURCE)
+    with pytest.raises(error, match=told):
+        attribution(scanned, metric, sites)(WEIGHTS, INPUTS, SOURCE)
+
+
+def test_runs_that_will_not_do_are_told():
+    with pytest.raises(DataError, match="source: ablation 'resample' takes values of a run of it, got None"):
+        sweep(scanned, jnp.sum, {"inner": (1,)})(WEIGHTS, INPUTS)
+    with pytest.raises(DataError, match=r"source: inner is \[3, 2, 5, 4\] in a run of inputs and \[3, 2, 4, 4\]"):
+        sweep(scanned, jnp.sum, {"inner": (1,)})(WEIGHTS, INPUTS, SOURCE[:, :4])
+    with pytest.raises(ConfigError, match="ablation: unknown value 'zeros'; did you mean 'zero'"):
+        sweep(scanned, jnp.sum, {"inner": (1,)}, ablation="zeros")(WEIGHTS, INPUTS)
+    with pytest.raises(ConfigError, match="batch_size: expected 1 or more, got 0"):
+        sweep(scanned, jnp.sum, {"inner": (1,)}, batch_size=0)
+    with pytest.raises(ConfigError, match=r"mean_over: inner has no such axes, got \[3\]"):
+        sweep(scanned, jnp.sum, {"inner": (1,)}, ablation="mean", mean_over=(3,))(WEIGHTS, INPUTS)
+    with pytest.raises(UnsupportedError, match="inner: it is made 2 times"):
+        sweep(twice, jnp.sum, {"inner": (1,)}, ablation="zero")(WEIGHTS, INPUTS)
