@@ -5,15 +5,16 @@ With w a writer's value, w' the other, and x_r the input of a reader, the exact 
 
     s_wr = (w' - w) . dF/dx_r        summed over examples and positions
 
-    EAP                      dF/dx_r of the run as it is                                       (Syed et al. 2023)
+    EAP                      dF/dx_r of the run as it is (Syed et al. 2023)
     EAP-IG, inputs           its mean over runs whose stream begins with x' + k/K (x - x'), k = 0 .. K-1
-    EAP-IG, activations      its mean over runs in which one site after the other writes w' + k/K (w - w'), k = 1 .. K
-                                                                                               (Hanna et al. 2024)
+                             (Hanna et al. 2024)
+    EAP-IG, activations      its mean over runs in which one site after the other writes w' + k/K (w - w'), k = 1 .. K,
+                             a constant, whatever it reads (Marks et al. 2024; Hanna et al. 2024)
     AtP*                     EAP, but for queries and keys, whose attention A is computed anew with the edge patched:
                              s_wr = (A' - A) . dF/dA, for where a softmax is saturated its slope is flat
                              (Kramar et al. 2024, section 3.1)
-    GradDrop                 mean over blocks l of |s| where no gradient passes the block's writers, for effects that
-                             cancel (section 3.2)
+    GradDrop                 sum over the L blocks of |s| / (L - 1), where no gradient passes the writers of the block
+                             and |s| is taken of each example, for effects that cancel (section 3.2)
 
 Attribution patching of a component (Nanda 2023) is the sum of EAP over its edges: `writer_scores`.
 """
@@ -68,7 +69,8 @@ def integrated_activations(contrast: Contrast, *, steps: int = 10) -> Float[Arra
 
         def write(number, value):
             other = contrast.others[number]
-            return jnp.where(number == place, other + step / steps * (value - other), value)
+            between = jax.lax.stop_gradient(other + step / steps * (value - other))
+            return jnp.where(number == place, between, value)
 
         return _slopes(contrast, write)[0]
 
@@ -84,7 +86,7 @@ def attention_rescored(contrast: Contrast, *, grad_drop: bool = False, batch_siz
 
     Args:
       contrast: of `contrast`, of a function whose attention has the tap `weights`, `[b, h, t, s]`.
-      grad_drop: mean over blocks of absolute scores without the gradient through the block.
+      grad_drop: whether scores are of GradDrop, which have no signs.
       batch_size: how many patched inputs of attention are there at a time.
 
     Raises:

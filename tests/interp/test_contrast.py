@@ -8,7 +8,7 @@ import pytest
 from aijax.errors import ConfigError, DataError
 from aijax.interp import contrast, edge_effects, outcome, outcomes
 
-CASES = ["eap_gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eap_attn_only", "eap_trained_a"))]
+CASES = ["eap_attn_only", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eap_gpt2", "eap_trained_a"))]
 
 
 @pytest.fixture(autouse=True)
