@@ -57,6 +57,7 @@ def test_grokking_is_measured_on_any_number_of_devices(run):
         "--config.data.modulus=7", "--config.data.train_size=24", "--config.batch_size=24", "--config.total_steps=4",
         "--config.evaluate_every_steps=2", "--config.model.width=8", "--config.model.mlp_width=16",
         "--config.model.num_heads=2", "--config.num_frequencies=2", "--config.tensorboard=False",
+        "--config.schedule.warmup_steps=1",
     )  # fmt: skip
     metrics, figures = run("interp/grokking", *small)  # the tests' eight devices do not divide 49 pairs
     assert figures == {"curves", "grokking"}
