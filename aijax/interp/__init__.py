@@ -40,19 +40,42 @@ from aijax.interp.probes import (
 from aijax.interp.residual_graph import Graph, residual_graph
 from aijax.interp.sae import as_jump_relu, init_sae, sae_architecture, sae_decode, sae_encode, sae_loss
 from aijax.interp.sae_architectures import ARCHITECTURES, L1, BatchTopK, Gated, JumpReLU, Matryoshka, SAEOutput, TopK
+from aijax.interp.sae_quality import (
+    LossRecovered,
+    SAEQuality,
+    explained_variance,
+    loss_recovered,
+    sae_quality,
+    splice_sae,
+)
+from aijax.interp.sae_stream import mix_rows, site_activations, stream_activations
+from aijax.interp.sae_train import (
+    SAEState,
+    expected_norm_scale,
+    fold_scale,
+    init_sae_state,
+    make_sae_step,
+    resample_dead,
+    sae_step,
+    without_radial,
+)
 from aijax.interp.sparse_codes import dense_codes, sparse_product
 from aijax.interp.token_search import TokenMaxima, maximize_tokens
 from aijax.taps import tap
 
 __all__ = [
-    "ARCHITECTURES", "L1", "AtLayer", "BatchTopK", "Circuit", "ClassPatterns", "Contrast", "Curve", "Curves", "Gated",
-    "Graph", "JumpReLU", "MLPProbe", "Matryoshka", "Maxima", "NeuronPatterns", "SAEOutput", "Selectivity",
-    "TokenMaxima", "TopK", "acdc", "activation_gradients", "as_jump_relu", "attention_rescored", "capture",
-    "circuit_curves", "circuit_discovery", "colour_factor", "compute_neuron_activation_patterns", "contrast",
-    "control_labels", "dense_codes", "draw_circuit", "draw_curves", "edge_attribution", "edge_effects",
-    "fit_logistic", "fit_mlp", "fit_ridge", "init_sae", "integrated_activations", "integrated_inputs", "intervene",
-    "lda_direction", "maximize_image", "maximize_in_ball", "maximize_in_box", "maximize_tokens", "mean_difference",
-    "outcome", "outcomes", "patch_edges", "probe_accuracy", "probe_logits", "progress_measures", "prune_edges",
-    "random_view", "recovery_auc", "residual_graph", "sae_architecture", "sae_decode", "sae_encode", "sae_loss",
-    "selectivity", "sparse_product", "tap", "tap_names", "top_edges", "writer_scores", "writer_values",
+    "ARCHITECTURES", "L1", "AtLayer", "BatchTopK", "Circuit", "ClassPatterns", "Contrast", "Curve", "Curves",
+    "Gated", "Graph", "JumpReLU", "LossRecovered", "MLPProbe", "Matryoshka", "Maxima", "NeuronPatterns",
+    "SAEOutput", "SAEQuality", "SAEState", "Selectivity", "TokenMaxima", "TopK", "acdc", "activation_gradients",
+    "as_jump_relu", "attention_rescored", "capture", "circuit_curves", "circuit_discovery", "colour_factor",
+    "compute_neuron_activation_patterns", "contrast", "control_labels", "dense_codes", "draw_circuit",
+    "draw_curves", "edge_attribution", "edge_effects", "expected_norm_scale", "explained_variance",
+    "fit_logistic", "fit_mlp", "fit_ridge", "fold_scale", "init_sae", "init_sae_state",
+    "integrated_activations", "integrated_inputs", "intervene", "lda_direction", "loss_recovered",
+    "make_sae_step", "maximize_image", "maximize_in_ball", "maximize_in_box", "maximize_tokens",
+    "mean_difference", "mix_rows", "outcome", "outcomes", "patch_edges", "probe_accuracy", "probe_logits",
+    "progress_measures", "prune_edges", "random_view", "recovery_auc", "resample_dead", "residual_graph",
+    "sae_architecture", "sae_decode", "sae_encode", "sae_loss", "sae_quality", "sae_step", "selectivity",
+    "site_activations", "sparse_product", "splice_sae", "stream_activations", "tap", "tap_names", "top_edges",
+    "without_radial", "writer_scores", "writer_values",
 ]  # fmt: skip
