@@ -119,6 +119,40 @@ def patching() -> dict[str, tuple[Callable, tuple]]:
     }
 
 
+def sae() -> dict[str, tuple[Callable, tuple]]:
+    """Returns a step of a TopK autoencoder with dense products in plain JAX, and the library's."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from aijax.interp import TopK, init_sae, init_sae_state, make_sae_step
+
+    kind, optimizer = TopK(k=32), optax.adam(1e-3)
+    state = init_sae_state(init_sae(jax.random.key(0), kind, 256, 4096), optimizer)
+    x = jax.random.normal(jax.random.key(1), (512, 256))
+
+    def loss(params):
+        centred, rows = x - params["decoder_bias"], jnp.arange(len(x))[:, None]
+        norms = jnp.linalg.norm(params["decoder"], axis=1)
+        values, chosen = jax.lax.top_k((centred @ params["encoder"].T + params["encoder_bias"]) * norms, kind.k)
+        latents = jnp.zeros((len(x), len(norms))).at[rows, chosen].set(jax.nn.relu(values)) / norms
+        return jnp.mean(jnp.sum((latents @ params["decoder"] - centred) ** 2, axis=1))
+
+    def by_hand(params, opt_state):
+        value, slopes = jax.value_and_grad(loss)(params)
+        updates, opt_state = optimizer.update(slopes, opt_state, params)
+        return value, optax.apply_updates(params, updates), opt_state
+
+    def step(state, x):
+        state, metrics = make_sae_step(kind, optimizer)(state, {"x": x}, None)
+        return metrics["loss"], state
+
+    return {
+        "plain JAX, dense products": (by_hand, (state.params, state.opt_state)),
+        "make_sae_step, TopK": (step, (state, x)),
+    }
+
+
 CASES = {
     "capture": Case(
         "values within a transformer of 4 blocks, width 256, 8 x 128 tokens, float32",
@@ -130,6 +164,11 @@ CASES = {
         patching,
         parts=96,
         recorded={"TransformerLens 3.9.0": "29.6 ms (recorded), with the value 5.73520"},
+    ),
+    "sae": Case(
+        "one step of Adam of a TopK autoencoder, 256 to 4,096 latents, k 32, 512 rows, float32",
+        sae,
+        recorded={"sae-lens 6.54": "99 ms (recorded)"},
     ),
 }
 
