@@ -59,7 +59,7 @@ def compute_hessian_eigenvalues(
       top_k: how many eigenvalues.
       key: for the first vector; default `jax.random.key(0)`, as the answer does not depend on it.
       which: "largest", "smallest", or "magnitude".
-      tolerance: residual to reach, relative to the largest eigenvalue in magnitude; default 1e-5 in float32, 1e-9 in
+      tolerance: residual to reach, relative to the largest eigenvalue in magnitude; default 2e-5 in float32, 1e-9 in
         float64. A value is nearer by far: its error is at most the residual squared over the distance to the others.
       subspace: vectors held, and products in the first sweep; default `2 top_k + 30`, and eight more products look for
         repeated eigenvalues.
@@ -77,7 +77,7 @@ def compute_hessian_eigenvalues(
     matvec = hessian(loss_fn, params, batches)
     key = jax.random.key(0) if key is None else key
     if tolerance is None:
-        tolerance = 1e-9 if dtype_of(params) == jnp.float64 else 1e-5
+        tolerance = 1e-9 if dtype_of(params) == jnp.float64 else 2e-5
     subspace = 2 * top_k + 30 if subspace is None else subspace
     options = {"which": which, "tolerance": tolerance, "subspace": subspace, "fresh_products": _FRESH}
     if loop == "auto":
