@@ -1,6 +1,7 @@
 """What all tests share: eight host devices in this process, and a way to run the command line in another."""
 
 import functools
+import gc
 import json
 import os
 import subprocess
@@ -20,6 +21,10 @@ COMPILE_FLAGS = "--xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__[:2] == (0, 10):  # its other emitters compile in half the time; later XLA has no such choice
     COMPILE_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILE_FLAGS}"
+
+
+# tracing makes many objects and few cycles: looking for these as often as Python does takes a twentieth of the time
+gc.set_threshold(100_000, 20, 50)
 
 
 @pytest.hookimpl(tryfirst=True)

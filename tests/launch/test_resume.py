@@ -133,7 +133,9 @@ def test_two_at_once_in_one_folder_are_refused(start_aijax, root, tmp_path):
     first.communicate()
 
 
-@pytest.mark.parametrize("sizes", [{"data": 1, "fsdp": 8}, {"data": 4, "fsdp": 2}])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param({"data": 1, "fsdp": 8}, marks=pytest.mark.slow), {"data": 4, "fsdp": 2}]
+)
 def test_a_run_resumes_on_another_mesh(uninterrupted, tmp_path, root, sizes):
     from aijax.launch.cli import main
 

@@ -61,8 +61,8 @@ def one_device(tmp_path_factory, start_aijax, root):
 @pytest.mark.parametrize(
     ("layout", "mesh"),
     [
-        (("--devices", "8"), ()),
-        (("--devices", "8"), ("--config.mesh.data=1", "--config.mesh.fsdp=8")),
+        pytest.param(("--devices", "8"), (), marks=pytest.mark.slow),
+        pytest.param(("--devices", "8"), ("--config.mesh.data=1", "--config.mesh.fsdp=8"), marks=pytest.mark.slow),
         (("--devices", "8"), ("--config.mesh.data=4", "--config.mesh.fsdp=2")),
         (("--processes", "2", "--devices", "4"), ("--config.mesh.data=4", "--config.mesh.fsdp=2")),
     ],

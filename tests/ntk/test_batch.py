@@ -29,7 +29,11 @@ def same(found, expected):
 
 @pytest.mark.parametrize(
     ("network", "batch_size", "device_count"),
-    [pytest.param("flat", 3, 0, marks=pytest.mark.slow), ("pool", 0, 2), ("no readout", 3, -1)],
+    [
+        pytest.param("flat", 3, 0, marks=pytest.mark.slow),
+        pytest.param("pool", 0, 2, marks=pytest.mark.slow),
+        ("no readout", 3, -1),
+    ],
 )
 def test_infinite_kernels_whole(network, batch_size, device_count):
     kernel_fn = NETWORKS[network][2]

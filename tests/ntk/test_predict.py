@@ -207,7 +207,10 @@ def random_kernel(n, seed=0, rank=None):
     return jnp.asarray(factor @ factor.T)
 
 
-@pytest.mark.parametrize("trace_axes", [(), -1, (1,), (1, 2), (-1, -2, 2), (0,), (0, 1, 2)])
+@pytest.mark.parametrize(
+    "trace_axes",
+    [(), -1, (1, 2), *(pytest.param(axes, marks=pytest.mark.slow) for axes in ((1,), (-1, -2, 2), (0,), (0, 1, 2)))],
+)
 def test_trace_axes_are_a_kernel_that_is_the_identity_there(float64, trace_axes):
     rng = np.random.default_rng(1)
     shape = (3, 2, 4)
@@ -263,7 +266,7 @@ def test_inside_jit_and_vmap_nothing_leaks_and_values_agree(float64):
 # kernels that are singular
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.float64])
 def test_singular_kernels_give_the_limit_and_no_nan(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         tolerance = 1e-5 if dtype == jnp.float32 else 1e-12
@@ -282,7 +285,7 @@ def test_singular_kernels_give_the_limit_and_no_nan(dtype):
         assert (zero(None) == 0).all() and (zero(5.0) == 0).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.float64])
 @pytest.mark.parametrize("t", [None, np.inf, 1e12])
 def test_duplicated_points_and_low_rank(dtype, t):
     with jax.enable_x64(dtype == jnp.float64):

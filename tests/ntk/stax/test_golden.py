@@ -14,6 +14,7 @@ import build
 CASES = {case["id"]: case for case in build.cases()}
 
 LONG = ("myrtle", "wideresnet", "d50", "cntk_vanilla_d4", "cntk_vanilla_d7", "resize", "_d5", "downsample", "stride21")
+LONG += ("cnn_1d_erf", "cnn_relu_valid", "sumpool", "stride2_circular", "biaslast", "cnn_gelu", "erf_x3", "mixed_d4")
 
 
 def run(case: dict, dtype) -> tuple[dict, dict]:
