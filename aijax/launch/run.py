@@ -56,11 +56,13 @@ def own_console(*, watched: bool) -> Console:
 
 
 def start_jax(options: argparse.Namespace) -> None:
-    """Sets up the devices and joins the other processes, before anything else touches jax."""
+    """Sets up memory and devices and joins the other processes, before anything else touches jax."""
     import jax
 
     from aijax import parallel
+    from aijax.allocator import keep_freed_memory
 
+    keep_freed_memory()
     if options.devices is not None:
         jax.config.update("jax_num_cpu_devices", options.devices)
     parallel.initialize_processes(
