@@ -23,6 +23,7 @@ from aijax.interp.edge_scores import (
     writer_scores,
 )
 from aijax.interp.edges import patch_edges, writer_values
+from aijax.interp.lens import logit_attribution, logit_lens, read_stream
 from aijax.interp.neurons import ClassPatterns, NeuronPatterns, compute_neuron_activation_patterns
 from aijax.interp.probes import (
     MLPProbe,
@@ -61,6 +62,7 @@ from aijax.interp.sae_train import (
 )
 from aijax.interp.sparse_codes import dense_codes, sparse_product
 from aijax.interp.token_search import TokenMaxima, maximize_tokens
+from aijax.interp.tuned_lens import init_translators, translated, tuned_lens, tuned_lens_loss
 from aijax.taps import tap
 
 __all__ = [
@@ -70,12 +72,13 @@ __all__ = [
     "as_jump_relu", "attention_rescored", "capture", "circuit_curves", "circuit_discovery", "colour_factor",
     "compute_neuron_activation_patterns", "contrast", "control_labels", "dense_codes", "draw_circuit",
     "draw_curves", "edge_attribution", "edge_effects", "expected_norm_scale", "explained_variance",
-    "fit_logistic", "fit_mlp", "fit_ridge", "fold_scale", "init_sae", "init_sae_state",
-    "integrated_activations", "integrated_inputs", "intervene", "lda_direction", "loss_recovered",
-    "make_sae_step", "maximize_image", "maximize_in_ball", "maximize_in_box", "maximize_tokens",
-    "mean_difference", "mix_rows", "outcome", "outcomes", "patch_edges", "probe_accuracy", "probe_logits",
-    "progress_measures", "prune_edges", "random_view", "recovery_auc", "resample_dead", "residual_graph",
-    "sae_architecture", "sae_decode", "sae_encode", "sae_loss", "sae_quality", "sae_step", "selectivity",
-    "site_activations", "sparse_product", "splice_sae", "stream_activations", "tap", "tap_names", "top_edges",
+    "fit_logistic", "fit_mlp", "fit_ridge", "fold_scale", "init_sae", "init_sae_state", "init_translators",
+    "integrated_activations", "integrated_inputs", "intervene", "lda_direction", "logit_attribution",
+    "logit_lens", "loss_recovered", "make_sae_step", "maximize_image", "maximize_in_ball", "maximize_in_box",
+    "maximize_tokens", "mean_difference", "mix_rows", "outcome", "outcomes", "patch_edges", "probe_accuracy",
+    "probe_logits", "progress_measures", "prune_edges", "random_view", "read_stream", "recovery_auc",
+    "resample_dead", "residual_graph", "sae_architecture", "sae_decode", "sae_encode", "sae_loss",
+    "sae_quality", "sae_step", "selectivity", "site_activations", "sparse_product", "splice_sae",
+    "stream_activations", "tap", "tap_names", "top_edges", "translated", "tuned_lens", "tuned_lens_loss",
     "without_radial", "writer_scores", "writer_values",
 ]  # fmt: skip
