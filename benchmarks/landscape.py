@@ -265,9 +265,7 @@ def density(side, landscape, matvec, loss_fn, params, batch, values):
         run = plain_density(loss_fn, params, batch)
         return lambda: jax.block_until_ready(run(key)), lambda found: score(smooth(*map(np.asarray, found)))
     options = {"grid": jnp.asarray(grid, jnp.float32), "width": width, "batch_size": 10}
-    run = jax.jit(
-        lambda matvec: landscape.spectral_density(landscape.linearize(matvec), key, params, **options).density
-    )
+    run = jax.jit(lambda matvec: landscape.spectral_density(matvec, key, params, **options).density)
     return lambda: jax.block_until_ready(run(matvec)), score
 
 

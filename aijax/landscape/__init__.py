@@ -24,13 +24,15 @@ from aijax.landscape.spectrum import (
 )
 from aijax.landscape.stability import Stability, stability, track_stability
 from aijax.landscape.surface import Surface, load_surface, loss_landscape_analysis, save_surface, surface
+from aijax.linalg import estimate_diagonal, estimate_frobenius_norm, estimate_trace
 
 __all__ = [
     "Barrier", "ExactNoiseScale", "NoiseScale", "Principal", "SpectralDensity", "Stability", "Surface",
     "adaptive_sharpness", "average_sharpness", "barrier", "bezier", "compute_hessian_eigenvalues", "draw_surface",
-    "empirical_fisher", "escape_direction", "exact_noise_scale", "gauss_newton", "hessian", "line", "linearize",
-    "load_surface", "loss_landscape_analysis", "match_activations", "match_weights", "mean_loss", "middle_of",
-    "negative_share", "noise_scale", "normalize_direction", "path_loss", "permute", "polygon", "principal_directions",
-    "random_direction", "sam_sharpness", "sampled_fisher", "save_surface", "spectral_density", "stability", "subset",
-    "surface", "track_stability",
+    "empirical_fisher", "escape_direction", "estimate_diagonal", "estimate_frobenius_norm", "estimate_trace",
+    "exact_noise_scale", "gauss_newton", "hessian", "line", "linearize", "load_surface", "loss_landscape_analysis",
+    "match_activations", "match_weights", "mean_loss", "middle_of", "negative_share", "noise_scale",
+    "normalize_direction", "path_loss", "permute", "polygon", "principal_directions", "random_direction",
+    "sam_sharpness", "sampled_fisher", "save_surface", "spectral_density", "stability", "subset", "surface",
+    "track_stability",
 ]  # fmt: skip

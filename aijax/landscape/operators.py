@@ -6,7 +6,8 @@
 
 H is the Hessian, G the generalised Gauss-Newton matrix, which for the losses of `aijax.landscape.outputs` is the Fisher
 information; F with the targets of the data is the empirical Fisher, and with drawn ones an estimate of G. Each verb
-gives `v -> A v` for `aijax.linalg`: `eigsh(matvec, key, params, k)`, `hutchinson_trace`, `slq`, `cg`.
+gives `v -> A v` for `aijax.linalg`: `eigsh(matvec, key, params, k)`, `estimate_trace`, `slq`, `cg`. It is a pytree:
+`jax.jit(lambda matvec: ...)` compiles once for all parameters of a run.
 
 The data are streamed batch by batch and may be sharded, as may the parameters: a product lies where they lie.
 """
@@ -119,12 +120,16 @@ def mean_loss(loss_fn: LossFn, params: Params, batches: Any) -> Array:
     return mean_over(lambda batch: loss_fn(params, batch), batches)
 
 
-def linearize(matvec: Curvature) -> Callable[[PyTree], PyTree]:
+def linearize(matvec: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
     """Returns the same product with what does not depend on v worked out and held: a third less work for a Hessian.
 
-    Held is what a gradient holds, of one batch; a data set of several batches is streamed as before.
+    Held is what a gradient holds, of one batch. The curvature of several batches is streamed as before, and a function
+    that is no `Curvature` is given back.
     """
-    if any(len(jax.tree.leaves(group)[0]) > 1 for group in matvec.batches.groups) or len(matvec.batches.groups) > 1:
+    if not isinstance(matvec, Curvature):
+        return matvec
+    groups = matvec.batches.groups
+    if len(groups) > 1 or len(jax.tree.leaves(groups[0])[0]) > 1:
         return matvec
     return jax.linearize(matvec, jax.tree.map(jnp.zeros_like, matvec.params))[1]
 

@@ -127,6 +127,7 @@ def spectral_density(
     shape = like(example)
     check_operator(matvec, shape)
     check_count("num_samples", num_samples, 2)
+    matvec = linearize(matvec)
     steps = min(steps, dimension(shape))
     if probes is None:
         probes = jax.vmap(lambda key: random_like(key, shape, jax.random.rademacher))(
@@ -169,7 +170,7 @@ def negative_share(
     """
     found = linalg.slq(
         lambda value: jnp.where(value < -threshold, 1.0, 0.0),
-        matvec,
+        linearize(matvec),
         key,
         example,
         num_samples=num_samples,
@@ -187,7 +188,7 @@ def escape_direction(
 
     Args: as `linalg.eigsh`.
     """
-    return linalg.eigsh(matvec, key, example, 1, which="smallest", **options)
+    return linalg.eigsh(linearize(matvec), key, example, 1, which="smallest", **options)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "which", "tolerance", "subspace", "fresh_products"))

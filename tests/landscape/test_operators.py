@@ -73,15 +73,21 @@ def test_drawn_targets_estimate_gauss_newton(read_case):
         assert np.mean(np.abs(many.mean(0) - case.arrays["GV"][:, 0]) <= 3 * error + 1e-12) > 0.98
 
 
-def test_eight_devices_give_the_same(small):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    split = jax.device_put(small.batch, NamedSharding(mesh, PartitionSpec("data")))
+def test_data_and_parameters_on_eight_devices_give_the_same(small):
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    axes = {"net.0.weight": ("model",), "net.2.weight": (None, "model"), "net.4.weight": ()}
+    split = {
+        name: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes[name])))
+        for name, leaf in small.params.items()
+    }
+    data = jax.device_put(small.batch, NamedSharding(mesh, PartitionSpec("data")))
     v = small.vector(small.arrays["V"][:, 0])
     one, eight = (
-        jax.jit(lambda matvec, v: matvec(v))(landscape.hessian(small.loss_fn, small.params, data), v)
-        for data in (small.batch, split)
+        jax.jit(lambda matvec, v: matvec(v))(landscape.hessian(small.loss_fn, *given), v)
+        for given in ((small.params, small.batch), (split, data))
     )
     np.testing.assert_allclose(small.flat(eight), small.flat(one), rtol=1e-10)
+    assert eight["net.0.weight"].sharding.spec == split["net.0.weight"].sharding.spec
 
 
 def test_a_block_of_parameters_has_a_block_of_the_matrix(small):
@@ -94,7 +100,7 @@ def test_a_block_of_parameters_has_a_block_of_the_matrix(small):
 
 
 def test_a_large_vocabulary_costs_few_times_its_logits():
-    vocabulary, tokens, width = 20_000, 64, 4
+    vocabulary, tokens, width = 50_000, 64, 4
     apply_fn = lambda w, x: x @ w  # noqa: E731
     w, x = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((width, vocabulary), (tokens, width)))
     run = jax.jit(lambda w, x, v: landscape.gauss_newton(apply_fn, "cross_entropy", w, x)(v))
