@@ -13,6 +13,7 @@ Attribution patching estimates all at once, to first order (Nanda 2023; Syed et 
     patched_{s,i} - unpatched  ~  sum over the rest of the axes of (x - v)_{s,i} d metric / d v_{s,i}
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from aijax.errors import ConfigError, DataError, UnsupportedError, choose
 from aijax.interp.capture import transformed
+from aijax.interp.segments import Pieces
 from aijax.interp.walk import Ancestry, compiled, names_in, trace
 from aijax.typing import Any, Array, Callable, Float, Params, PyTree
 
@@ -81,13 +83,20 @@ def sweep(
 
     def run(params: Params, inputs: Any, source: Any = None) -> Patched:
         found = _Sites(apply_fn, metric, sites, ablation, mean_over, params, inputs, source)
+        pieces, leaves = Pieces(found.program, set(found.shapes)), jax.tree.leaves((params, inputs))
+        (unpatched,), kept = pieces.run(leaves)
+
+        def patched(begin, patches):
+            def one(patch):
+                site = functools.partial(found.put_in, patch)
+                return pieces.run_changed(site, found.feeds, begin, leaves, kept)[0]
+
+            return jax.vmap(one)(patches)
+
         table = found.table()
-
-        def patched(patch):
-            return found.metric_with(lambda *at: found.put_in(patch, *at), params, inputs)
-
-        results = _in_chunks(patched, table, batch_size)
-        return Patched(found.by_site(results), found.metric_with(None, params, inputs), found.source_metric)
+        begins = np.array([pieces.first[name] for name in found.shapes])[table[:, 0]]
+        results = _in_chunks(patched, begins, table, batch_size)
+        return Patched(found.by_site(results), unpatched, found.source_metric)
 
     return run
 
@@ -141,9 +150,11 @@ class _Sites:
         self.apply_fn, self.metric, self.patterns = apply_fn, metric, list(sites)
         noting = transformed(apply_fn, self.patterns, lambda name, value, feed, turn: (value, (value, jnp.zeros(()))))
         _, noted = jax.eval_shape(noting, params, inputs)
-        self.shapes = {name: _single(name, made) for name, made in noted.items()}
+        self.program = self._program(params, inputs)
+        made = [name for name in dict.fromkeys(names_in(self.program.jaxpr)) if name in noted]
+        self.shapes = {name: _single(name, noted[name]) for name in made}
         self.axes = {name: self._axes_of(name, sites) for name in self.shapes}
-        self._check_metric(params, inputs)
+        self._check_metric()
         keeping = transformed(apply_fn, self.patterns, lambda name, value, feed, turn: (value, value))
         self.feeds, self.source_metric = {}, None
         if source is not None:
@@ -151,12 +162,9 @@ class _Sites:
         if source is not None or ablation == "mean":
             output, values = keeping(params, inputs if source is None else source)
             self.source_metric = None if source is None else metric(output)
-            means = (
-                {name: self._mean(name, value, mean_over) for name, value in values.items()}
-                if ablation == "mean"
-                else {}
-            )
-            self.feeds = values if ablation == "resample" else means
+            if ablation == "mean":
+                values = {name: self._mean(name, value, mean_over) for name, value in values.items()}
+            self.feeds = {} if ablation == "zero" else {name: (value,) for name, value in values.items()}
 
     def _axes_of(self, name, sites):
         shape, _, layers = self.shapes[name]
@@ -170,15 +178,19 @@ class _Sites:
             )
         return axes
 
-    def _check_metric(self, params, inputs):
+    def _program(self, params, inputs):
+        """The program of the metric."""
+
         def whole(params, inputs):
             value = self.metric(self.apply_fn(params, inputs))
             if jnp.shape(value) != ():
                 raise ConfigError(f"metric: expected a scalar of the output, got the shape {list(jnp.shape(value))}")
             return value
 
-        patterns = compiled(self.patterns)
-        program, _ = trace(whole, patterns, (params, inputs), {})
+        return trace(whole, compiled(self.patterns), (params, inputs), {})[0]
+
+    def _check_metric(self):
+        program = self.program
         walk = Ancestry(
             lambda name, value, feed, turn: (frozenset([name]) | (value or frozenset()), None), set(self.shapes)
         )
@@ -206,7 +218,7 @@ class _Sites:
 
     def feed_of(self, name):
         """What is put in, of a site's whole value."""
-        return self.feeds.get(name, 0)
+        return self.feeds[name][0] if name in self.feeds else 0
 
     def kept_axes(self, name):
         """The axes of a site's value that patches go over: layers, then those asked for."""
@@ -241,12 +253,6 @@ class _Sites:
             here = here & (numbers == patch[2 + place])
         return jnp.where(here, 0 if feed is None else feed, value).astype(value.dtype), None
 
-    def metric_with(self, site, params, inputs):
-        """The metric of a run."""
-        if site is None:
-            return self.metric(self.apply_fn(params, inputs))
-        return self.metric(transformed(self.apply_fn, self.patterns, site)(params, inputs, feeds=self.feeds)[0])
-
     def by_site(self, results):
         """The results of the table, by site."""
         grids = {name: self.grid(name) for name in self.shapes}
@@ -265,11 +271,13 @@ def _single(name, made):
     return value.shape, value.dtype, len(turns.shape)
 
 
-def _in_chunks(function, table, batch_size):
-    """The function of each row, in chunks of one size: what is left over would be compiled once more."""
+def _in_chunks(function, begins, table, batch_size):
+    """The function of the rows, in chunks of one size: what is left over would be compiled once more."""
     count = len(table)
     chunks = -(-count // batch_size)
     size = -(-count // chunks)
-    padded = jnp.asarray(table[np.arange(chunks * size) % count]).reshape(chunks, size, -1)
-    results = jax.vmap(function)(padded[0]) if chunks == 1 else jax.lax.map(jax.vmap(function), padded)
-    return results.reshape(-1)[:count]
+    rows = np.minimum(np.arange(chunks * size), count - 1).reshape(chunks, size)
+    begins, table = begins[rows].min(1), jnp.asarray(table[rows])
+    if chunks == 1:
+        return function(int(begins[0]), table[0])[:count]
+    return jax.lax.map(lambda chunk: function(*chunk), (jnp.asarray(begins), table)).reshape(-1)[:count]

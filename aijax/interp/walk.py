@@ -68,7 +68,7 @@ class Walk:
 
         for equation in jaxpr.eqns:
             here = [read(var) for var in equation.invars]
-            if self._stops(equation):
+            if self.stops(equation):
                 left = {name: given[len(noted.get(name, ())) :] for name, given in feeds.items()}
                 outputs, more = self._follow(equation, here, left, turn)
                 for name, found in more.items():
@@ -81,10 +81,11 @@ class Walk:
     def _evaluate(self, jaxpr: Jaxpr, equation: JaxprEqn, inputs: Sequence) -> list:
         return evaluate(jaxpr, equation, inputs)
 
-    def _stops(self, equation: JaxprEqn) -> bool:
+    def stops(self, equation: JaxprEqn) -> bool:
+        """Returns whether an equation is a tap that is wanted, or holds one."""
         if equation.primitive is TAP:
             return equation.params["name"] in self.wanted
-        return any(self._stops(inner) for body in jaxprs_in_params(equation.params) for inner in body.eqns)
+        return any(self.stops(inner) for body in jaxprs_in_params(equation.params) for inner in body.eqns)
 
     def _follow(self, equation, inputs, feeds, turn):
         kind, params = equation.primitive.name, equation.params

@@ -117,6 +117,9 @@ def test_negative_axes_whole_values_and_several_at_once():
     found = sweep(scanned, jnp.sum, sites, batch_size=100)(WEIGHTS, INPUTS, SOURCE).values
     inner, branch = found["inner"], found["branch"]
     np.testing.assert_allclose(inner[1, 2], by_hand((1, 2)), rtol=1e-5)
+    zero = sweep(scanned, jnp.sum, {"branch": ()}, ablation="zero")(WEIGHTS, INPUTS, SOURCE)
+    np.testing.assert_allclose(zero.source, scanned(WEIGHTS, SOURCE).sum(), rtol=1e-5)
+    np.testing.assert_allclose(zero.values["branch"][2], scanned(WEIGHTS[:2], INPUTS).sum(), rtol=1e-5)
     assert inner.shape == (3, 5) and branch.shape == (3,)
 
 
