@@ -14,12 +14,12 @@ from aijax.train.prepare import Prepared, prepare
 from aijax.train.recorder import Recorder, pack
 from aijax.train.schedules import SCHEDULES, make_schedule
 from aijax.train.sharpness import sharpness_aware
-from aijax.train.state import TrainState, init_state
+from aijax.train.state import Carry, Past, TrainState, init_state
 from aijax.train.step import make_step
 
 __all__ = [
-    "OPTIMIZERS", "SCHEDULES", "Checkpoints", "Evaluation", "Experiment", "Fitted", "Hook", "Prepared", "Recorder",
-    "TrainState", "evaluate", "fit", "fit_classifier", "init_state", "layer_multipliers",
+    "OPTIMIZERS", "SCHEDULES", "Carry", "Checkpoints", "Evaluation", "Experiment", "Fitted", "Hook", "Past", "Prepared",
+    "Recorder", "TrainState", "evaluate", "fit", "fit_classifier", "init_state", "layer_multipliers",
     "make_evaluate_step", "make_optimizer", "make_schedule", "make_step", "minimize", "outputs", "pack", "prepare",
     "sharpness_aware", "start_from", "train",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aijax.train.state import Carry
 from aijax.typing import Array, Batch, LossFn, Params, PRNGKey
 
 
@@ -44,6 +45,8 @@ class Experiment:
       classes: names of the classes, when there are any.
       draw: `draw(params, folder)` writes the experiment's own figures when the run has ended; what it returns, when it
         returns metrics, is added to those of the run.
+      carry: what the objective carries from step to step beside the parameters; `loss_fn` then has a further argument
+        and a further result (see `aijax.train.state.Carry`).
     """
 
     init: Callable[[PRNGKey], Params]
@@ -57,3 +60,4 @@ class Experiment:
     tokenizer: Any = None
     classes: tuple[str, ...] | None = None
     draw: Callable[[Params, Path], Mapping[str, float] | None] | None = None
+    carry: Carry | None = None

@@ -43,6 +43,7 @@ FIELDS = {
     "compute_dtype": str | None,
     "accumulate_steps": int,
     "ema_decay": float | None,
+    "ema_end_decay": float | None,
     "sharpness_radius": float | None,
     "tensorboard": bool,
     "wandb": Mapping | None,
@@ -126,11 +127,7 @@ def prepare(
     cadence, clock = resolve_cadence(config, len(experiment.source))
     schedule = make_schedule(config.get("schedule", {}), learning_rate(config), clock)
     compute_dtype = floating_dtype(config.get("compute_dtype"))
-    ema_decay = config.get("ema_decay")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ConfigError(
-            f"config.ema_decay: expected a number from 0 up to, not including, 1 or None, got {ema_decay}"
-        )
+    ema_decay = decay_of_average(config, cadence.total)
     sharpness_radius = config.get("sharpness_radius")
     if sharpness_radius is not None and not sharpness_radius > 0:
         raise ConfigError(f"config.sharpness_radius: expected a distance above 0 or None, got {sharpness_radius}")
@@ -148,10 +145,11 @@ def prepare(
         ema_decay=ema_decay,
         frozen=frozen if any(jax.tree.leaves(frozen)) else None,
         sharpness_radius=sharpness_radius,
+        carry=experiment.carry,
     )
 
     def with_optimizer(params):
-        return init_state(params, optimizer, keep_ema=ema_decay is not None)
+        return init_state(params, optimizer, keep_ema=ema_decay is not None, carry=experiment.carry)
 
     def init(key):
         return with_optimizer(init_params(jax.random.fold_in(key, INIT_STEP)))
@@ -233,6 +231,21 @@ def resolve_cadence(config: Mapping[str, Any], examples: int) -> tuple[Cadence, 
         keep_every=steps(checkpoint, "keep_every", "config.checkpoint", 0) or None,
     )
     return cadence, clock
+
+
+def decay_of_average(config: Mapping[str, Any], total: int) -> float | optax.Schedule | None:
+    """Returns `config.ema_decay`, checked; with `config.ema_end_decay` it goes there along half a cosine.
+
+    decay_t = end - (end - begin) (1 + cos(pi t / total)) / 2        (Grill et al. 2020, section 3.2)
+    """
+    begin, end = config.get("ema_decay"), config.get("ema_end_decay")
+    if begin is not None and not 0 <= begin < 1:
+        raise ConfigError(f"config.ema_decay: expected a number from 0 up to, not including, 1 or None, got {begin}")
+    if end is None:
+        return begin
+    if begin is None or not begin <= end <= 1:
+        raise ConfigError(f"config.ema_end_decay: expected a number from ema_decay, {begin}, to 1 or None, got {end}")
+    return lambda step: end - (end - begin) * (1 + jnp.cos(jnp.pi * step / total)) / 2
 
 
 def learning_rate(config: Mapping[str, Any]) -> float:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from aijax.train.sharpness import sharpness_aware
-from aijax.train.state import TrainState
+from aijax.train.state import Carry, Past, TrainState
 from aijax.trees import split_rows
 from aijax.typing import Array, Batch, LossFn, Metrics, Params, PRNGKey, PyTree
 
@@ -25,9 +25,10 @@ def make_step(
     schedule: optax.Schedule | None = None,
     accumulate_steps: int = 1,
     compute_dtype: jnp.dtype | str | None = None,
-    ema_decay: float | None = None,
+    ema_decay: float | optax.Schedule | None = None,
     frozen: PyTree | None = None,
     sharpness_radius: float | None = None,
+    carry: Carry | None = None,
 ) -> Step:
     """Returns the pure function `step(state, batch, key) -> (state, metrics)`.
 
@@ -42,38 +43,52 @@ def make_step(
         batch, at the memory of one part. Right for a loss that is a mean over examples, not for one that compares them.
       compute_dtype: parameters and floating batch arrays are cast to it for the loss (such as "bfloat16"); gradients,
         moments and parameters keep their own type.
-      ema_decay: keeps an average, `ema <- decay * ema + (1 - decay) * params`, when given (Polyak and Juditsky 1992).
+      ema_decay: keeps an average, `ema <- decay * ema + (1 - decay) * params`, when given (Polyak and Juditsky 1992);
+        a number, or a function of the step.
       frozen: tree of booleans like the parameters; where True no gradient is taken.
       sharpness_radius: takes the gradient at the worst point at this distance, when given (see `sharpness`).
+      carry: what the loss carries from step to step, when given; it is then told of the past (see `Carry`).
 
     Returns:
       The step. Its metrics are those of `loss_fn` and `loss`, `gradient_norm` (before clipping), `learning_rate`.
     """
 
-    def loss_at(params: Params, batch: Batch, key: PRNGKey) -> tuple[Array, Metrics]:
-        if frozen is not None:
-            params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
-        if compute_dtype is not None:
-            params, batch = cast_floating((params, batch), compute_dtype)
-        loss, metrics = loss_fn(params, batch, key)
-        return loss.astype(jnp.float32), {"loss": loss} | dict(metrics)
+    def gradient_after(past: Past) -> Callable:
+        """`gradient(params, batch, key) -> (grads, (metrics, seen))` at the step that follows the past."""
 
-    gradient = jax.grad(loss_at, has_aux=True)
-    if accumulate_steps > 1:
-        gradient = accumulate(gradient, accumulate_steps)
-    if sharpness_radius is not None:
-        gradient = sharpness_aware(gradient, sharpness_radius)
+        def loss_at(params: Params, batch: Batch, key: PRNGKey) -> tuple[Array, tuple[Metrics, PyTree]]:
+            if frozen is not None:
+                params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
+            before = past
+            if compute_dtype is not None:
+                params, batch, average = cast_floating((params, batch, past.average), compute_dtype)
+                before = past._replace(average=average)
+            if carry is None:
+                (loss, metrics), seen = loss_fn(params, batch, key), None
+            else:
+                loss, metrics, seen = loss_fn(params, batch, key, before)
+            return loss.astype(jnp.float32), ({"loss": loss} | dict(metrics), seen)
+
+        gradient = jax.grad(loss_at, has_aux=True)
+        if accumulate_steps > 1:
+            gradient = accumulate(gradient, accumulate_steps)
+        return gradient if sharpness_radius is None else sharpness_aware(gradient, sharpness_radius)
 
     def step(state: TrainState, batch: Batch, key: PRNGKey) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
-        grads, metrics = gradient(state.params, batch, key)
+        gradient = gradient_after(Past(state.step, state.ema, state.carried))
+        grads, (metrics, seen) = gradient(state.params, batch, key)
         metrics = dict(metrics) | {"gradient_norm": optax.tree.norm(grads)}
         if schedule is not None:
             metrics["learning_rate"] = schedule(state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = None if ema_decay is None else optax.incremental_update(params, state.ema, 1 - ema_decay)
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+        ema = None
+        if ema_decay is not None:
+            decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
+            ema = optax.incremental_update(params, state.ema, 1 - decay)
+        carried = None if carry is None else carry.update(state.carried, seen)
+        return TrainState(state.step + 1, params, opt_state, ema, carried), metrics
 
     return step
 

@@ -46,6 +46,8 @@ def test_it_knows_shapes_and_cadence_without_computing(experiment):
         ({"accumulate_steps": 3}, "config.accumulate_steps: 8 examples cannot be cut into 3 parts"),
         ({"accumulate_steps": 2}, "config.batch_size / accumulate_steps: 4 examples cannot be split"),
         ({"ema_decay": 1.0}, "config.ema_decay: expected a number from 0"),
+        ({"ema_decay": 0.9, "ema_end_decay": 0.5}, "config.ema_end_decay: expected a number from ema_decay, 0.9, to 1"),
+        ({"ema_end_decay": 1.0}, "config.ema_end_decay: expected a number from ema_decay, None, to 1"),
         ({"compute_dtype": "bf16"}, "config.compute_dtype: unknown value 'bf16'; did you mean 'bfloat16'"),
         ({"checkpoint": {"evry_steps": 1}}, "config.checkpoint.evry_steps: unknown field; did you mean 'every_steps'"),
         ({"checkpoint": {"keep_last": 0}}, "config.checkpoint.keep_last: expected"),

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from aijax.train import evaluate, init_state, make_evaluate_step, make_step
+from aijax.train import Carry, evaluate, init_state, make_evaluate_step, make_step
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 PARAMS = {"up": jax.random.normal(KEYS[0], (4, 8)), "down": jax.random.normal(KEYS[1], (8, 1))}
@@ -18,7 +18,8 @@ def loss_fn(params, batch, key):
 
 def stepped(count=1, loss=loss_fn, optimizer=None, **options):
     optimizer = optimizer or optax.sgd(0.1)
-    state = init_state(PARAMS, optimizer, keep_ema=options.get("ema_decay") is not None)
+    kept = {"keep_ema": options.get("ema_decay") is not None, "carry": options.get("carry")}
+    state = init_state(PARAMS, optimizer, **kept)
     step = jax.jit(make_step(loss, optimizer, **options))
     for _ in range(count):
         state, metrics = step(state, BATCH, jax.random.key(3))
@@ -106,3 +107,33 @@ def test_evaluation_counts_each_example_once_and_padding_never():
         {"x": jnp.array([4.0, 0.0]), "mask": jnp.array([1.0, 0.0])},
     ]
     assert evaluate(sums, {}, batches) == {"value": pytest.approx((1 + 0.5 + 0.25) / 3)}
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_an_objective_carries_follows_what_it_saw(parts):
+    carry = Carry(
+        lambda params: {"mean": params["down"].mean() * 0}, lambda old, seen: {"mean": old["mean"] / 2 + seen}
+    )
+
+    def with_past(params, batch, key, past):
+        loss, metrics = loss_fn(params, batch, key)
+        pull = jnp.sum((params["up"] - past.average["up"]) ** 2)
+        metrics = metrics | {"step": past.step, "carried": past.carried["mean"]}
+        return loss + past.carried["mean"] * pull, metrics, jnp.mean(batch["x"])
+
+    options = {"carry": carry, "ema_decay": lambda step: 0.5 + 0.1 * step, "accumulate_steps": parts}
+    state, metrics = stepped(3, with_past, **options)
+    seen, average, params, carried = jnp.mean(BATCH["x"]), PARAMS, PARAMS, 0.0
+    for step in range(3):
+
+        def loss(params, average=average, carried=carried):
+            return loss_fn(params, BATCH, None)[0] + carried * jnp.sum((params["up"] - average["up"]) ** 2)
+
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+        decay = 0.5 + 0.1 * step
+        average = jax.tree.map(lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, params)
+        before, carried = carried, carried / 2 + seen
+    assert_close(state.params, params)
+    assert_close(state.ema, average)
+    assert_close(state.carried, {"mean": carried})
+    assert_close([metrics["step"], metrics["carried"]], [2, before])
