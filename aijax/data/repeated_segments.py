@@ -28,6 +28,8 @@ def repeated_segments(
 ) -> Source:
     """Returns sequences: int32 `"tokens"` [length], the first of which is 0, the others different but for the repeat.
 
+    The classes are the tokens.
+
     Args:
       split: "train", or "validation" and "test", drawn apart.
       field: the config section, for messages.
@@ -64,4 +66,5 @@ def repeated_segments(
     repeats = (places >= second[:, None]) & (places < (second + lengths)[:, None])
     copied = np.where(repeats, places - (second - first)[:, None], places)
     tokens = np.take_along_axis(tokens, copied, 1)
-    return ArraySource({"tokens": np.concatenate([np.zeros((count, 1), np.int32), tokens], 1)})
+    tokens = np.concatenate([np.zeros((count, 1), np.int32), tokens], 1)
+    return ArraySource({"tokens": tokens}, tuple(map(str, range(vocabulary))))
