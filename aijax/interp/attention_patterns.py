@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import DataError
 from aijax.typing import Array, Bool, Float, Int
@@ -88,6 +89,24 @@ def attention_pattern_analysis(
         entropy=attention_entropy(weights).mean((-3, -1)),
         mean_distance=(weights * (query - key)).sum(-1).mean((-3, -1)),
     )
+
+
+def named_heads(scores: AttentionPatterns, least: float = 0.4) -> dict[str, list[tuple[int, ...]]]:
+    """Returns the heads that are of a kind, `(layer, head)`, those with the highest score first; on the host.
+
+    Args:
+      scores: of `attention_pattern_analysis`.
+      least: score from which on a head is of a kind.
+
+    >>> named_heads(attention_pattern_analysis(jnp.eye(4)[None, None]))["current_token"]
+    [(0,)]
+    """
+    named = {}
+    for kind in ("previous_token", "current_token", "first_token", "duplicate_token", "induction"):
+        values = np.asarray(getattr(scores, kind))
+        order = [np.unravel_index(flat, values.shape) for flat in np.argsort(-values, axis=None)]
+        named[kind] = [tuple(map(int, place)) for place in order if values[place] >= least]
+    return named
 
 
 def attention_to(attention_weights: Float[Array, "*l b h t s"], positions: Bool[Array, "..."]) -> Float[Array, "*l h"]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aijax.errors import DataError
-from aijax.interp.attention_flow import attention_flow, attention_rollout
+from aijax.interp.information_flow import attention_flow, attention_rollout
 
 
 @pytest.mark.parametrize("number", [0, 2])
