@@ -131,6 +131,9 @@ def sae_loss(
     width = params["decoder"].shape[-1]
     if target.shape != (*x.shape[:-1], width):
         raise ConfigError(f"target: expected {(*x.shape[:-1], width)} for this decoder, got {target.shape}")
+    if dead is not None and jnp.shape(dead) != (latents := params["decoder"].shape[:1]):
+        raise ConfigError(f"dead: expected a mask of the latents, {latents}, got {jnp.shape(dead)}")
+    dead = None if dead is None else jnp.asarray(dead)
     output = architecture.run(params, x)
     losses = {"mse_loss": squared_error(output.reconstruction, target)}
     losses |= architecture.penalties(params, x, target, output, dead)

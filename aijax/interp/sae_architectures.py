@@ -58,11 +58,8 @@ class SAEOutput:
     losses: dict[str, Array]
 
 
-@noun
 class _Dense:
     """What kinds share whose latents are a full array."""
-
-    centre: bool = static(True)
 
     @staticmethod
     def extra(latents: int, dtype: Any) -> Params:
@@ -309,7 +306,7 @@ class JumpReLU(_Dense):
         losses = {"l0_loss": self.coefficient * jnp.mean(jnp.sum(active, axis=-1))}
         if dead is not None:
             below = jax.nn.relu(threshold - pre) * dead * norms
-            losses["dead_loss"] = self.dead_coefficient * jnp.mean(jnp.sum(below, axis=-1))
+            losses["pre_act_loss"] = self.dead_coefficient * jnp.mean(jnp.sum(below, axis=-1))
         return losses
 
     def _kernel(self, pre, threshold):
@@ -380,9 +377,12 @@ def _auxiliary_loss(architecture, params, x, target, output, dead):
         return jnp.zeros((), output.reconstruction.dtype)
     wanted = max(x.shape[-1] // 2, 1)
     residual = jax.lax.stop_gradient(target - output.reconstruction)
-    values, indices = jax.lax.top_k(jnp.where(dead, output.pre_activations, -jnp.inf), min(wanted, len(dead)))
-    values = jnp.where(dead[indices], values, 0)
-    codes = _rescaled(architecture, params, dense_codes(values, indices, len(dead)))
-    count = jnp.sum(dead)
-    loss = squared_error(codes @ params["decoder"], residual)
-    return jnp.where(count > 0, jnp.minimum(count / wanted, 1).astype(loss.dtype) * loss, 0)
+
+    def loss(pre, params):
+        values, indices = jax.lax.top_k(jnp.where(dead, pre, -jnp.inf), min(wanted, len(dead)))
+        codes = dense_codes(jnp.where(dead[indices], values, 0), indices, len(dead))
+        share = jnp.minimum(jnp.sum(dead) / wanted, 1).astype(codes.dtype)
+        return share * squared_error(_rescaled(architecture, params, codes) @ params["decoder"], residual)
+
+    none = jnp.zeros((), output.reconstruction.dtype)
+    return jax.lax.cond(jnp.any(dead), loss, lambda pre, params: none, output.pre_activations, params)

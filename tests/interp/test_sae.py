@@ -5,35 +5,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.errors import ConfigError
-from aijax.interp import as_jump_relu, init_sae, sae_architecture, sae_decode, sae_encode, sae_loss
+from aijax.errors import ConfigError, DataError
+from aijax.interp import as_jump_relu, from_sae_lens, init_sae, sae_architecture, sae_decode, sae_encode, sae_loss
+from aijax.interp.sae_published import TENSORS
 
-NAMES = {
-    "W_enc": "encoder", "W_dec": "decoder", "b_dec": "decoder_bias", "b_enc": "encoder_bias", "threshold": "threshold",
-    "b_gate": "gate_bias", "b_mag": "magnitude_bias", "r_mag": "log_magnitude",
-}  # fmt: skip
-CASES = {
-    "standard_l1": (sae_architecture("l1", coefficient=0.3, centre=False), 1e-8),
-    "standard_l1_bdec": (sae_architecture("l1", coefficient=0.1), 1e-8),
-    "batchtopk": (sae_architecture("batchtopk", k=4, rescale=False, centre=False), 1e-8),
-    "gated": (sae_architecture("gated", coefficient=0.2, centre=False), 1e-8),
+CASES = {  # the options of the reference, and its tolerance
+    "standard_l1": ({"architecture": "standard", "l1_coefficient": 0.3}, 1e-8),
+    "standard_l1_bdec": ({"architecture": "standard", "l1_coefficient": 0.1, "apply_b_dec_to_input": True}, 1e-8),
+    "batchtopk": ({"architecture": "batchtopk", "k": 4, "rescale_acts_by_decoder_norm": False}, 1e-8),
+    "gated": ({"architecture": "gated", "l1_coefficient": 0.2}, 1e-8),
     "jumprelu_tanh": (
-        sae_architecture("jumprelu", coefficient=0.2, bandwidth=0.3, sparsity="tanh", to_input=True, centre=False),
+        {
+            "architecture": "jumprelu", "jumprelu_bandwidth": 0.3, "l0_coefficient": 0.2,
+            "jumprelu_sparsity_loss_mode": "tanh", "jumprelu_ste_to_input": True, "jumprelu_tanh_scale": 4.0,
+        },
         1e-6,
     ),
-}
+}  # fmt: skip
 N, D, M = 6, 4, 10
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_and_gradients_are_those_of_sae_lens(golden, name):
-    kind, rtol = CASES[name]
+    options, rtol = CASES[name]
     with np.load(golden / "science" / "interp" / f"sae_{name}.npz") as stored:
         case = dict(stored)
-    for key in ("w.W_enc", "grad.W_enc"):
-        case[key] = case[key].T  # ours have a row for each latent
-    params = {NAMES[key[2:]]: value for key, value in case.items() if key.startswith("w.")}
+    tensors = {key[2:]: value for key, value in case.items() if key.startswith("w.")}
+    config = {"apply_b_dec_to_input": False, "d_in": 12, "d_sae": 30, "normalize_activations": "none"} | options
     with jax.enable_x64(True):
+        kind, params = from_sae_lens(config, tensors)
         run = jax.jit(jax.value_and_grad(lambda params, x: sae_loss(kind, params, x), has_aux=True))
         (loss, output), slopes = run(params, case["x"])
     found = {
@@ -42,8 +42,9 @@ def test_losses_and_gradients_are_those_of_sae_lens(golden, name):
         "hidden_pre": output.pre_activations,
         "sae_out": output.reconstruction,
         **{f"loss.{term}": value for term, value in output.losses.items()},
-        **{f"grad.{key}": slopes[ours] for key, ours in NAMES.items() if ours in slopes},
+        **{f"grad.{key}": slopes[ours] for key, ours in TENSORS.items() if ours in slopes},
     }
+    found["grad.W_enc"] = found["grad.W_enc"].T  # ours has a row for each latent
     compared = [key for key in case if key in found]
     assert len(compared) >= 9
     for key in compared:
@@ -207,6 +208,10 @@ def test_a_transcoder_and_autoencoders_side_by_side():
         (lambda: run("topk", {"k": 2}, width=D + 1), r"x: expected activations of width 4, .* got \(6, 5\)"),
         (lambda: run("topk", {"k": M + 1}), "k: expected at most the 10 latents, got 11"),
         (lambda: run("matryoshka", {"k": 2, "widths": (3, 9)}), "widths: expected the last to be the 10 latents"),
+        (lambda: run("l1", {}, dead=np.ones(D, bool)), r"dead: expected a mask of the latents, \(10,\), got \(4,\)"),
+        (lambda: from_sae_lens({"architecture": "top_k"}, {}), "config.architecture: unknown value 'top_k'"),
+        (lambda: from_sae_lens({"architecture": "topk", "l1_coefficient": 1.0}, {}), "config.l1_coefficient: unknown"),
+        (lambda: from_sae_lens({"architecture": "topk", "normalize_activations": "layer_norm"}, {}), "not offered"),
         (lambda: run("l1", {}, target=np.ones((N, D))), "centre: expected False for a transcoder"),
         (lambda: run("l1", {"centre": False}, target=np.ones((N, 3))), r"target: expected \(6, 4\)"),
     ],
@@ -216,7 +221,20 @@ def test_mistakes_are_told_in_a_sentence(call, message):
         call()
 
 
-def run(name, options, width=D, target=None):
+def test_tensors_that_are_missing_or_misshapen_are_told():
+    config = {"architecture": "matryoshka_batchtopk", "matryoshka_widths": [3], "d_sae": M}
+    tensors = {"W_enc": np.ones((D, M)), "W_dec": np.ones((M, D)), "b_dec": np.ones(D), "b_enc": np.ones(M)}
+    kind, params = from_sae_lens(config, tensors)
+    assert kind.widths == (3, M) and params["encoder"].shape == (M, D)
+    with pytest.raises(DataError, match=r"expected the tensors W_enc, W_dec, b_dec, b_enc, got W_enc, W_dec, b_dec$"):
+        from_sae_lens(config, {name: tensor for name, tensor in tensors.items() if name != "b_enc"})
+    with pytest.raises(DataError, match="unknown tensor 'W_encoder'; did you mean 'W_enc'"):
+        from_sae_lens(config, tensors | {"W_encoder": 0})
+    with pytest.raises(DataError, match=r"expected W_enc \[d, m\]"):
+        from_sae_lens(config, tensors | {"W_enc": np.ones((M, D))})
+
+
+def run(name, options, width=D, target=None, dead=None):
     params = {"encoder": np.ones((M, D)), "decoder": np.ones((M, D)), "decoder_bias": np.ones(D)}
     params["encoder_bias"] = np.ones(M)
-    return sae_loss(sae_architecture(name, **options), params, np.ones((N, width)), target)
+    return sae_loss(sae_architecture(name, **options), params, np.ones((N, width)), target, dead=dead)
