@@ -97,3 +97,17 @@ def test_a_published_vision_transformer_its_captions_and_its_attention(run_noteb
     assert share(r"alike: ([\d.]+)% are right") < accuracy - 0.2
     assert pictures(outputs) == 3
     assert float(outputs[-1]["data"]["text/plain"]) > 0.5  # of captions never seen; by chance 1 of 60
+
+
+@pytest.mark.processes
+def test_inside_of_a_small_network(run_notebook):
+    outputs = run_notebook("interp.ipynb")
+    told = "".join(output.get("text", "") for output in outputs)
+    assert float(re.search(r"([\d.]+)% of 256 texts are answered right", told)[1]) > 99
+    edges, of, share = map(int, re.search(r"(\d+) of (\d+) edges do (\d+)% of it", told).groups())
+    assert edges < of and share > 85
+    lens = [int(value) for value in re.findall(r"lens +(\d+)%", told)]
+    assert lens[0] < 30 and lens[-1] > 99
+    assert int(re.search(r"(\d+)% of the variance by 4.0 latents", told)[1]) > 85
+    assert pictures(outputs) == 4
+    assert float(outputs[-1]["data"]["text/plain"]) > 0.85
