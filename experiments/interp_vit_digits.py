@@ -17,9 +17,18 @@ from scipy.stats import spearmanr
 from aijax import models, open_run
 from aijax.data import load_source
 from aijax.errors import ConfigError
-from aijax.interp import capture, compute_neuron_activation_patterns, intervene, maximize_image, patching, random_view
-from aijax.interp.attention_flow import attention_rollout
-from aijax.interp.probes import control_labels, fit_logistic, selectivity
+from aijax.interp import (
+    attention_rollout,
+    capture,
+    compute_neuron_activation_patterns,
+    control_labels,
+    fit_logistic,
+    logit_lens,
+    maximize_image,
+    patching,
+    random_view,
+    selectivity,
+)
 from aijax.losses import softmax_cross_entropy
 
 ORDERS = {"rollout": "#d1605e", "gradient": "#4878a8", "ink": "#6a9f58", "random": "#888888"}
@@ -131,11 +140,12 @@ def study_neurons(run, inputs, labels, config):
 
 def read_depths(run, test, config):
     """Returns what can be told of the class from the residual stream before each block and at the end, by reader."""
-    (images, labels), last = map(np.concatenate, zip(read(run, "train"), test, strict=True)), run.model.depth - 1
+    images, labels = map(np.concatenate, zip(read(run, "train"), test, strict=True))
     train = np.arange(len(images)) < len(images) - len(test[0])
     inputs = run.preprocess(images)
-    names = ["embedding", *(f"encoder/block_{i}" for i in range(run.model.depth))]
+    names = ["encoder/block_0/residual", *(f"encoder/block_{i}" for i in range(run.model.depth))]
     _, values = jax.jit(capture(run.apply_fn, names))(run.params, inputs)
+    logits = jax.jit(logit_lens(run.apply_fn, names, names[-1]))(run.params, inputs[~train])
     ink = images.reshape(len(images), -1).sum(1)
     types = np.searchsorted(np.quantile(ink, np.linspace(0, 1, config.control_types + 1)[1:-1]), ink)
     control = control_labels(
@@ -143,16 +153,11 @@ def read_depths(run, test, config):
     )
     fit = functools.partial(fit_logistic, num_classes=run.model.num_classes)
 
-    @jax.jit
-    def lens(value):
-        put = intervene(run.apply_fn, {f"encoder/block_{last}": lambda old: value.reshape(old.shape)})
-        return jnp.mean(put(run.params, inputs[~train]).argmax(-1) == labels[~train])
-
     found = {"lens_accuracy": [], "probe_accuracy": [], "probe_selectivity": []}
     for name in names:
-        value = values[name].reshape(len(images), -1, run.model.embed_dim)
-        told = selectivity(fit, value.mean(1), labels, control, train)
-        for reader, number in zip(found, (lens(value[~train]), told.accuracy, told.selectivity), strict=True):
+        told = selectivity(fit, values[name].mean(1), labels, control, train)
+        seen = jnp.mean(logits[name].argmax(-1) == labels[~train])
+        for reader, number in zip(found, (seen, told.accuracy, told.selectivity), strict=True):
             found[reader].append(number)
     return found
 
