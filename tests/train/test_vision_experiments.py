@@ -13,7 +13,7 @@ from aijax.launch.cli import main
 from aijax.launch.config import load
 from aijax.launch.projects import import_experiment
 from aijax.models import load as load_published
-from aijax.train import prepare
+from aijax.train import fit, prepare
 from aijax.trees import named_leaves
 
 SMALL_VIT = (
@@ -140,6 +140,66 @@ PRETRAINING = {
 def test_a_wrong_option_of_pretraining_is_told(root, fields, message):
     with pytest.raises(UserError, match=message):
         build(root, "vit/mae_cifar10.py:tiny", **PRETRAINING | fields)
+
+
+DINO = {
+    "data": PRETRAINING["data"],
+    "model": PRETRAINING["model"],
+    "dino": {"outputs": 7, "hidden_width": 16, "bottleneck": 4},
+    "views": {"local_crops": 1, "local_size": 4},
+    "batch_size": 8,
+    "total_epochs": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ema_decay": None, "ema_end_decay": None}, "config.ema_decay: the teacher of `dino` is the average"),
+        ({"views": {"local_crop": 1}}, "config.views.local_crop: unknown field; did you mean 'local_crops'"),
+        (
+            {"sharpening": {"teacher_temperature": 0.0}},
+            "config.sharpening.teacher_temperature: expected a number above",
+        ),
+        ({"sharpening": {"center_momentum": 1.0}}, "config.sharpening.center_momentum: expected 0 to below 1"),
+        ({"augment": {"flip": True}}, "config.augment: the views of `dino` are those of config.views"),
+        ({"mae": PRETRAINING["mae"]}, "config: expected a section `mae` or a section `dino`"),
+    ],
+)
+def test_a_wrong_option_of_self_distillation_is_told(root, fields, message):
+    with pytest.raises(UserError, match=message):
+        build(root, "vit/dino_cifar10.py:tiny", **DINO | fields)
+
+
+@pytest.mark.slow
+def test_self_distillation_goes_on_where_it_was_stopped_and_leaves_an_encoder(root, tmp_path):
+    fields = DINO | {"sharpening": {"warmup_epochs": 0.5, "first_teacher_temperature": 0.03, "freeze_epochs": 0.25}}
+    built, config = build(root, "vit/dino_cifar10.py:tiny", **fields | {"schedule": {}, "tensorboard": False})
+    how = {"report": lambda sentence: None, "prepared": prepare(built, config, devices=jax.devices()[:1])}
+    whole = fit(built, config, tmp_path / "whole", **how)
+    fit(built, config, tmp_path / "half", stop=lambda step: step == 3, **how)
+    rest = fit(built, config, tmp_path / "half", **how)
+    jax.tree.map(np.testing.assert_array_equal, whole.state, rest.state)
+    assert np.any(whole.state.carried["center"])
+    params = jax.device_get(whole.state.best_params)
+    metrics = built.draw(params, tmp_path / "figures")
+    assert set(metrics) == {"test/neighbours_accuracy", "test/untrained_neighbours_accuracy"}
+    encoder, read = load_published(tmp_path / "encoder")
+    images = np.ones((2, 8, 12, 3), np.float32)
+    np.testing.assert_allclose(encoder.apply({"params": read}, images), built.apply_fn(params, images), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_self_distillation_is_the_same_over_a_mesh(root):
+    built, config = build(root, "vit/dino_cifar10.py:tiny", **DINO)
+
+    def stepped(devices):
+        run = prepare(built, config, devices=devices)
+        state, metrics = run.step(run.init(jax.random.key(0)), built.source[np.arange(8)], jax.random.key(1))
+        return jax.device_get((state.carried, metrics.values))
+
+    one, many = stepped(jax.devices()[:1]), stepped(jax.devices())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, many)
 
 
 @pytest.mark.slow
