@@ -111,3 +111,20 @@ def test_inside_of_a_small_network(run_notebook):
     assert int(re.search(r"(\d+)% of the variance by 4.0 latents", told)[1]) > 85
     assert pictures(outputs) == 4
     assert float(outputs[-1]["data"]["text/plain"]) > 0.85
+
+
+@pytest.mark.processes
+def test_the_landscape_of_a_loss(run_notebook):
+    outputs = run_notebook("landscape.ipynb")
+    told = "".join(output.get("text", "") for output in outputs)
+
+    def number(pattern):
+        return float(re.search(pattern, told)[1])
+
+    assert number(r"two directions hold ([\d.]+)%") > 80
+    straight = number(r"straight: barrier ([\d.]+)")
+    assert number(r"units exchanged: barrier ([\d.]+)") < straight
+    assert number(r"curve: barrier ([\d.]+)") < straight
+    assert number(r"between (\d+) and") < number(r"critical batch (\d+)") < number(r"between \d+ and (\d+)")
+    assert pictures(outputs) == 4
+    assert 0.8 < float(outputs[-1]["data"]["text/plain"]) < 1.2

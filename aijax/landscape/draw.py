@@ -69,4 +69,5 @@ def _relief(figure, axes, heights, trajectory, log_scale):
             np.abs(axis[:, None] - place).argmin(0) for axis, place in zip(axes, trajectory.T, strict=True)
         )
         panel.plot(trajectory[:, 0], trajectory[:, 1], heights[rows, columns], color="red")
+    panel.locator_params(nbins=5)
     panel.set(xlabel="first direction", ylabel="second direction", zlabel="log10 loss" if log_scale else "loss")
