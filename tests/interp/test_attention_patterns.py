@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from aijax.errors import DataError
-from aijax.interp.attention_patterns import attention_pattern_analysis, induction_positions
+from aijax.interp.attention_patterns import attention_pattern_analysis, induction_positions, named_heads
+
+analysis = jax.jit(attention_pattern_analysis)
 
 
 def one_hot(targets):
@@ -20,7 +22,8 @@ def test_scores_are_those_of_the_reference(golden, name):
         case = dict(stored)
     layers = range(len(case["prev_token_score"]))
     with jax.enable_x64(True):
-        scores = attention_pattern_analysis(np.stack([case[f"act.blocks.{i}.attn.hook_pattern"] for i in layers]))
+        weights = jnp.stack([case[f"act.blocks.{i}.attn.hook_pattern"] for i in layers])
+        scores = analysis(weights)
     for found, key in ((scores.previous_token, "prev_token_score"), (scores.first_token, "first_token_score")):
         np.testing.assert_allclose(found, case[key], rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(scores.entropy, case["pattern_entropy"], rtol=1e-7, atol=1e-9)
@@ -28,36 +31,40 @@ def test_scores_are_those_of_the_reference(golden, name):
 
 def test_heads_made_by_hand_are_told_apart():
     tokens = jnp.array([[9, 3, 5, 7, 3, 5]])
-    previous = attention_pattern_analysis(one_hot([0, 0, 1, 2, 3, 4]), tokens)
-    assert float(previous.previous_token[0]) == 1 and float(previous.mean_distance[0]) == pytest.approx(5 / 6)
-    assert float(previous.induction[0]) == 0 and float(previous.positional[0]) == 1
-    duplicate = attention_pattern_analysis(one_hot([0, 1, 2, 3, 1, 2]), tokens)
-    assert float(duplicate.duplicate_token[0]) == 1 and float(duplicate.entropy[0]) == 0
-    induction = attention_pattern_analysis(one_hot([0, 1, 2, 3, 2, 5]), tokens)
-    assert float(induction.induction[0]) == 1  # the last token is followed by none
+    targets = {
+        "previous_token": [0, 0, 1, 2, 3, 4],
+        "duplicate_token": [0, 1, 2, 3, 1, 2],
+        "induction": [0, 1, 2, 3, 2, 5],
+    }
+    weights = jnp.concatenate([one_hot(each) for each in targets.values()], 1)
+    scores = analysis(weights, tokens)
+    assert scores.previous_token.tolist() == pytest.approx([1, 0, 0]) and scores.duplicate_token[1] == 1
+    assert scores.induction.tolist() == [0, 0, 1] and scores.entropy.tolist() == [0, 0, 0]
+    assert float(scores.mean_distance[0]) == pytest.approx(5 / 6) and scores.positional.tolist() == [1, 1, 1]
     assert induction_positions(tokens)[0, 4].tolist() == [False, False, True, False, False, False]
+    assert named_heads(scores)["induction"] == [(2,)]
 
 
 def test_without_tokens_the_second_half_repeats_the_first():
     weights = jnp.stack([one_hot([0, 1, 2, 1, 2, 3])[0, 0], one_hot([0, 1, 2, 0, 1, 2])[0, 0]])[None]
-    scores = attention_pattern_analysis(weights)
+    scores = analysis(weights)
     assert scores.induction.tolist() == [1, 0] and scores.duplicate_token.tolist() == [0, 1]
     tokens = jnp.array([[4, 5, 6, 4, 5, 6]])
-    assert attention_pattern_analysis(weights, tokens).duplicate_token.tolist() == [0, 1]
+    assert analysis(weights, tokens).duplicate_token.tolist() == [0, 1]
 
 
 def test_what_depends_on_the_example_is_not_positional():
     weights = jnp.concatenate([one_hot([0, 0, 0]), one_hot([0, 1, 2])])
-    assert float(attention_pattern_analysis(weights).positional[0]) == pytest.approx(1 - 1 / 3)
+    assert float(analysis(weights).positional[0]) == pytest.approx(1 - 1 / 3)
 
 
 def test_scores_are_mapped_and_differentiated():
     weights = jax.nn.softmax(jax.random.normal(jax.random.key(0), (3, 2, 4, 5, 5)))
     tokens = jax.random.randint(jax.random.key(1), (3, 2, 5), 0, 3)
-    mapped = jax.vmap(attention_pattern_analysis)(weights, tokens)
-    alone = attention_pattern_analysis(weights[1], tokens[1])
+    mapped = jax.jit(jax.vmap(attention_pattern_analysis))(weights, tokens)
+    alone = analysis(weights[1], tokens[1])
     jax.tree.map(lambda all_of, one: np.testing.assert_allclose(all_of[1], one, rtol=1e-5), mapped, alone)
-    slope = jax.grad(lambda w: attention_pattern_analysis(w).entropy.sum())(weights[0])
+    slope = jax.jit(jax.grad(lambda w: attention_pattern_analysis(w).entropy.sum()))(weights[0])
     assert bool(jnp.isfinite(slope).all())
 
 

@@ -21,7 +21,10 @@ PATCHES = {
 }
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama", "3l"])
+SLOWER = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "3l")]
+
+
+@pytest.fixture(scope="module", params=["gpt2", *SLOWER])
 def patched(request, hooked):
     """Returns the case, its number of layers, and a function that runs `sweep` or another on it."""
     with jax.enable_x64(True):
@@ -124,14 +127,15 @@ def test_negative_axes_whole_values_and_several_at_once():
 
 
 def test_sweeps_are_differentiated_and_mapped():
+    @jax.jit
     def slope(scale):
         found = sweep(scanned, jnp.sum, {"inner": (1,)}, ablation="zero")(scale * WEIGHTS, INPUTS)
         return found.values["inner"][1, 2]
 
     step = 1e-2
     numeric = (slope(1 + step) - slope(1 - step)) / (2 * step)
-    np.testing.assert_allclose(jax.grad(slope)(1.0), numeric, rtol=1e-2)
-    many = jax.vmap(slope)(jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(jax.jit(jax.grad(slope))(1.0), numeric, rtol=1e-2)
+    many = jax.jit(jax.vmap(slope))(jnp.array([0.5, 1.0]))
     np.testing.assert_allclose(many[1], slope(1.0), rtol=1e-5)
 
 
