@@ -23,7 +23,7 @@ import numpy as np
 
 from aijax.errors import ConfigError, DataError, UnsupportedError, choose
 from aijax.interp.capture import transformed
-from aijax.interp.segments import Pieces
+from aijax.interp.pieces import Pieces
 from aijax.interp.walk import Ancestry, compiled, names_in, trace
 from aijax.typing import Any, Array, Callable, Float, Params, PyTree
 

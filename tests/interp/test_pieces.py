@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aijax.interp import tap
-from aijax.interp.segments import Pieces
+from aijax.interp.pieces import Pieces
 from aijax.interp.walk import compiled, trace
 
 X = jnp.arange(1.0, 4.0)
