@@ -25,8 +25,9 @@ from jax.scipy.ndimage import map_coordinates
 
 from aijax.descent import descend
 from aijax.errors import ConfigError, choose
+from aijax.interp.neurons import layer_values
 from aijax.lbfgs import SAME_VALUE, SMALL_GRADIENT, lbfgs_race
-from aijax.typing import Any, Array, Callable, Float, Int, PRNGKey
+from aijax.typing import Any, Array, Callable, Float, Int, Params, PRNGKey, PyTree
 
 Activation = Callable[[Array], Array]
 View = Callable[[PRNGKey, Array], Array]
@@ -186,6 +187,40 @@ def maximize_image(
         return image, activation(image), found.status
 
     return _sorted(*jax.vmap(run)(jax.random.split(key, restarts)))
+
+
+def neuron_activation(
+    apply_fn: Callable[[Params, Array], PyTree],
+    params: Params,
+    layer_name: str,
+    neuron: int,
+    *,
+    layer: int | None = None,
+) -> Activation:
+    """Returns `x -> ` the activation of a neuron on one example, the mean over its positions, to be maximised.
+
+    Args:
+      apply_fn: `apply_fn(params, batch)`, whose values have names; it is given a batch of one.
+      params: of it.
+      layer_name, layer: as `aijax.interp.neurons.compute_neuron_activation_patterns` has them.
+      neuron: index of the last axis.
+
+    Raises, when it is called:
+      ConfigError: a name that is not there or matches several, a neuron or a layer that is not there.
+
+    >>> from aijax.taps import tap
+    >>> activation = neuron_activation(lambda w, x: tap("hidden", x @ w), jnp.eye(3), "hidden", 1)
+    >>> float(activation(jnp.array([1.0, 2.0, 3.0])))
+    2.0
+    """
+
+    def activation(x):
+        values = layer_values(apply_fn, params, x[None], layer_name, layer)
+        if not -values.shape[-1] <= neuron < values.shape[-1]:
+            raise ConfigError(f"neuron: expected 0 to {values.shape[-1] - 1} of {layer_name}, got {neuron}")
+        return values[..., neuron].mean()
+
+    return activation
 
 
 def random_view(

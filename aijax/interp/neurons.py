@@ -145,6 +145,31 @@ def compute_neuron_activation_patterns(
     return _patterns(state, None if labels is None else jnp.asarray(labels), classes)
 
 
+def layer_values(
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    batch: PyTree,
+    layer_name: str,
+    layer: int | None = None,
+) -> Float[Array, "b ... d"]:
+    """Returns the output of one layer on a batch; see `compute_neuron_activation_patterns`."""
+    found = capture(apply_fn, layer_name)(params, batch)[1]
+    if len(found) > 1 or isinstance(next(iter(found.values())), tuple):
+        raise ConfigError(f"layer_name: expected the name of one value, and {layer_name!r} matches {', '.join(found)}")
+    ((name, values),) = found.items()
+    if layer is not None:
+        if not 0 <= layer < values.shape[0]:
+            raise ConfigError(f"layer: expected 0 to {values.shape[0] - 1} of {name}, got {layer}")
+        values = values[layer]
+    count = jax.tree.leaves(batch)[0].shape[0]
+    if values.ndim < 2 or values.shape[0] != count:
+        raise DataError(
+            f"layer_name: expected a value [{count}, ..., neurons], and {name} is {list(values.shape)}; "
+            "of a scan over layers, `layer` says which"
+        )
+    return values
+
+
 def _number_of_classes(labels, num_classes):
     if num_classes is None:
         if isinstance(labels, jax.core.Tracer):
@@ -160,8 +185,8 @@ def _number_of_classes(labels, num_classes):
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=5)
 def _update(apply_fn, layer_name, layer, top_k, classes, state, params, batch, labels, seen, threshold):
     """The state after one more batch; None is the state before the first."""
-    count = jax.tree.leaves(batch)[0].shape[0]
-    values = _values(capture(apply_fn, layer_name)(params, batch)[1], layer_name, layer, count)
+    values = layer_values(apply_fn, params, batch, layer_name, layer)
+    count = len(values)
     values = values.reshape(count, -1, values.shape[-1]).astype(jnp.promote_types(values.dtype, jnp.float32))
     flat = values.reshape(-1, values.shape[-1])
     mean = flat.mean(0)
@@ -192,22 +217,6 @@ def _update(apply_fn, layer_name, layer, top_k, classes, state, params, batch, l
     largest, places = jax.lax.top_k(top["values"], min(top_k, top["values"].shape[1]))
     top = {name: jnp.take_along_axis(top[name], places, 1) for name in ("examples", "positions")} | {"values": largest}
     return {"sums": new, "top": top}
-
-
-def _values(found, layer_name, layer, count):
-    if len(found) > 1 or isinstance(next(iter(found.values())), tuple):
-        raise ConfigError(f"layer_name: expected the name of one value, and {layer_name!r} matches {', '.join(found)}")
-    ((name, values),) = found.items()
-    if layer is not None:
-        if not 0 <= layer < values.shape[0]:
-            raise ConfigError(f"layer: expected 0 to {values.shape[0] - 1} of {name}, got {layer}")
-        values = values[layer]
-    if values.ndim < 2 or values.shape[0] != count:
-        raise DataError(
-            f"layer_name: expected a value [{count}, ..., neurons], and {name} is {list(values.shape)}; "
-            "of a scan over layers, `layer` says which"
-        )
-    return values
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -9,6 +9,7 @@ import pytest
 
 from aijax.errors import ConfigError
 from aijax.interp import activation_maximization as am
+from aijax.taps import tap
 
 
 @pytest.mark.parametrize("name", ["actmax_1", pytest.param("actmax_2", marks=pytest.mark.slow)])
@@ -96,6 +97,8 @@ def test_what_cannot_be_is_told():
         am.maximize_in_ball(key, jnp.sum, (2,), -1.0)
     with pytest.raises(ConfigError, match=r"activation: expected a floating scalar, got float32\[2\]"):
         am.maximize_in_ball(key, jnp.sin, (2,), 1.0)
+    with pytest.raises(ConfigError, match="neuron: expected 0 to 2 of hidden, got 3"):
+        am.neuron_activation(lambda w, x: tap("hidden", w * x), 1.0, "hidden", 3)(jnp.ones(3))
     with pytest.raises(ConfigError, match="restarts: expected 1 or more, got 0"):
         am.maximize_image(key, jnp.sum, (8, 8, 1), restarts=0)
     with pytest.raises(ConfigError, match=r"shape: expected height, width and channels, got \(8, 8\)"):
