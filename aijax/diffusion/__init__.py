@@ -28,7 +28,10 @@ from aijax.diffusion.losses import (
     sliced_score_matching,
 )
 from aijax.diffusion.metrics import (
+    features,
     frechet_distance,
+    gaussian_of,
+    inception_score,
     kernel_distance,
     nearest_distance,
     precision_recall,
@@ -75,10 +78,11 @@ __all__ = [
     "bits_per_dim", "classifier_free", "classifier_free_batch", "classifier_guidance", "compare_images",
     "consistency_distillation_loss", "consistency_fn", "consistency_ratios", "consistency_training_loss", "convert",
     "ddpm", "decode", "decode_latents", "denoising_loss", "dequantise", "discretise", "drop_condition", "edm_denoiser",
-    "edm_loss", "encode", "encode_images", "fast_blocks", "flow_matching_loss", "frechet_distance", "generate",
-    "hybrid_loss", "image_to_image", "interpolate", "kernel_distance", "latent_model", "linear_table", "load_pipeline",
-    "log_likelihood", "make_grid", "make_table", "measured_scaling", "nearest_distance", "precision_recall",
-    "probability_flow", "ratio_grid", "reconstruction_guidance", "remember", "repaint", "respace", "reverse_grid",
-    "reverse_sde", "sample", "sample_images", "score_based", "sdedit", "self_conditioned", "sliced_score_matching",
-    "sliced_wasserstein", "spherical_interpolation", "variational_bound", "variational_loss", "zero_terminal_snr",
+    "edm_loss", "encode", "encode_images", "fast_blocks", "features", "flow_matching_loss", "frechet_distance",
+    "gaussian_of", "generate", "hybrid_loss", "image_to_image", "inception_score", "interpolate", "kernel_distance",
+    "latent_model", "linear_table", "load_pipeline", "log_likelihood", "make_grid", "make_table", "measured_scaling",
+    "nearest_distance", "precision_recall", "probability_flow", "ratio_grid", "reconstruction_guidance", "remember",
+    "repaint", "respace", "reverse_grid", "reverse_sde", "sample", "sample_images", "score_based", "sdedit",
+    "self_conditioned", "sliced_score_matching", "sliced_wasserstein", "spherical_interpolation", "variational_bound",
+    "variational_loss", "zero_terminal_snr",
 ]  # fmt: skip

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from aijax.diffusion.losses import check_examples
 from aijax.diffusion.predictions import check_output, edm_weight
 from aijax.diffusion.process import Process, like_rows
-from aijax.errors import choose
+from aijax.errors import ConfigError, choose
 from aijax.typing import Array, Callable, Float, Int, PRNGKey
 
 
@@ -106,11 +107,18 @@ def heun_step(denoise_fn: Callable, process: Process, x: Array, ratio: Array, ra
 def consistency_ratios(
     count: int, *, ratio_min: float = 0.002, ratio_max: float = 80.0, rho: float = 7.0
 ) -> Float[Array, " N"]:
-    """Returns N ratios that increase evenly in their `rho`-th root (Song et al. 2023, section 5).
+    """Returns N >= 2 ratios that increase evenly in their `rho`-th root (Song et al. 2023, section 5).
+
+    Raises:
+      ConfigError: fewer than 2, or ends that are not in order above 0.
 
     >>> consistency_ratios(3).round(3).tolist()
     [0.002, 2.515, 80.0]
     """
+    if count < 2:
+        raise ConfigError(f"count: expected at least 2, got {count}")
+    if not 0 < ratio_min < ratio_max:
+        raise ConfigError(f"ratio_min: expected a number above 0 and below ratio_max = {ratio_max}, got {ratio_min}")
     ends = ratio_min ** (1 / rho), ratio_max ** (1 / rho)
     return np.linspace(*ends, count) ** rho
 
@@ -152,6 +160,9 @@ def doubling_curriculum(step: int, total: int, first: int = 10, last: int = 1280
 
 
 def _draw(key, x0, ratios, probabilities, index, noise):
+    check_examples(x0, None, noise)
+    if len(ratios) < 2:
+        raise ConfigError(f"ratios: expected at least 2, got {len(ratios)}")
     index_key, noise_key = jax.random.split(key)
     if index is None and probabilities is None:
         index = jax.random.randint(index_key, (len(x0),), 0, len(ratios) - 1)

@@ -42,6 +42,10 @@ class Known:
     consistent = True
 
     def __call__(self, x0: Array) -> Array:
+        for name, part in (("values", self.values), ("mask", self.mask)):
+            shape = jnp.shape(part)
+            if len(shape) > x0.ndim or any(a not in (1, b) for a, b in zip(shape[::-1], x0.shape[::-1], strict=False)):
+                raise ConfigError(f"{name}: expected a shape that broadcasts to {x0.shape}, got {shape}")
         return self.mask * self.values + (1 - self.mask) * x0
 
 
@@ -65,7 +69,10 @@ class Linear:
     consistent = True
 
     def __call__(self, x0: Array) -> Array:
-        return x0 + self.pseudo_inverse(self.observed - self.operator(x0))
+        seen = self.operator(x0)
+        if seen.shape != self.observed.shape:
+            raise ConfigError(f"observed: expected the operator's shape, {seen.shape}, got {self.observed.shape}")
+        return x0 + self.pseudo_inverse(self.observed - seen)
 
 
 @dataclass(frozen=True)

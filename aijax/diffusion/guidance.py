@@ -162,7 +162,7 @@ def reconstruction_guidance(
       prediction, sigma_data: kind of the prediction, default "x0".
 
     Raises:
-      ConfigError: noise_std and spread both 0.
+      ConfigError: noise_std and spread both 0; when it is called, an observation of another shape than the operator's.
 
     Source: Chung et al. 2022, Diffusion posterior sampling; Song et al. 2023, Pseudoinverse-guided diffusion models.
     """
@@ -177,8 +177,13 @@ def reconstruction_guidance(
         def log_likelihood(x):
             output = denoise_fn(x, t)
             x0 = convert(output, prediction, "x0", x, alpha, sigma, sigma_data=sigma_data)
+            seen = operator(x0)
+            if seen.shape != observed.shape:
+                raise ConfigError(
+                    f"observed: expected the shape that the operator gives, {seen.shape}, got {observed.shape}"
+                )
             variance = noise_std**2 + (spread * sigma) ** 2 / (spread**2 * alpha**2 + sigma**2)
-            squares = jnp.sum((observed - operator(x0)) ** 2, tuple(range(1, observed.ndim)))
+            squares = jnp.sum((observed - seen) ** 2, tuple(range(1, observed.ndim)))
             return jnp.sum(-squares / (2 * variance)), output
 
         gradient, output = jax.grad(log_likelihood, has_aux=True)(x)

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 
-from aijax.diffusion.losses import exact_divergence
-from aijax.diffusion.predictions import to_eps, to_x0
+from aijax.diffusion.losses import check_examples, exact_divergence
+from aijax.diffusion.predictions import check_output, to_eps, to_x0
 from aijax.diffusion.process import Process, check_times
 from aijax.diffusion.samplers.adaptive import SOLVERS, level_rates
-from aijax.errors import ConfigError, choose
+from aijax.errors import ConfigError, DataError, choose
 from aijax.typing import Any, Array, Callable, Float, PRNGKey
 
 
@@ -79,7 +79,8 @@ def log_likelihood(
       max_steps: default 4096.
 
     Raises:
-      ConfigError: an unknown divergence or solver, no probes, times outside the process.
+      ConfigError: an unknown divergence or solver, no probes or some of another shape, times outside the process or out
+        of order, a tolerance that is not positive, a denoiser of another shape.
 
     >>> from aijax.diffusion import VP
     >>> process = VP()
@@ -88,6 +89,7 @@ def log_likelihood(
     >>> round(float(found.log_prob[0]), 4)
     -1.8379
     """
+    check_examples(x)
     start, end = _times(process, t_min, t_max)
     choose(dict.fromkeys(("hutchinson", "exact")), divergence, "divergence")
     if divergence == "hutchinson":
@@ -96,6 +98,8 @@ def log_likelihood(
         if probes is None:
             probes = jax.random.rademacher(key, (num_probes, *x.shape), x.dtype)
         probes = probes[None] if probes.ndim == x.ndim else probes
+        if probes.shape[1:] != x.shape or not len(probes):
+            raise ConfigError(f"probes: expected the shape of x, {x.shape}, or several of it, got {probes.shape}")
     flow = flow_velocity(denoise_fn, process, prediction=prediction, sigma_data=sigma_data)
     axes = tuple(range(1, x.ndim))
 
@@ -148,6 +152,7 @@ def flow_velocity(
     def velocity(x, t):
         (alpha, alpha_rate), (sigma, sigma_rate) = level_rates(process, t)
         output = denoise_fn(x, t)
+        check_output(output, x)
         alpha, sigma = alpha.astype(x.dtype), sigma.astype(x.dtype)
         x0 = to_x0(prediction, output, x, alpha, sigma, sigma_data=sigma_data)
         eps = to_eps(prediction, output, x, alpha, sigma, sigma_data=sigma_data)
@@ -161,9 +166,15 @@ def bits_per_dim(log_prob: Array, size: int, *, levels: int = 256, low: float = 
 
     Data on `levels` values were spread evenly over [low, high]; a bin has width (high - low) / levels.
 
+    Raises:
+      ConfigError: no dimension, fewer than 2 levels, ends out of order.
+
     >>> float(bits_per_dim(jnp.zeros(()), 3))
     7.0
     """
+    if size < 1:
+        raise ConfigError(f"size: expected at least 1 dimension, got {size}")
+    _check_levels(levels, low, high)
     return -log_prob / (size * math.log(2)) + math.log2(levels / (high - low))
 
 
@@ -171,12 +182,26 @@ def dequantise(key: PRNGKey, x: Array, *, levels: int = 256, low: float = -1.0, 
     """Returns integers from 0 to levels - 1 spread uniformly over their bins of [low, high], so that a density of the
     result bounds the probability of the integers (Theis et al. 2016).
 
+    Raises:
+      ConfigError: fewer than 2 levels, ends out of order.
+      DataError: a number that is not one of the levels, where they are known.
+
     >>> y = dequantise(jax.random.key(0), jnp.array([0, 255]))
     >>> bool((jnp.abs(y) < 1).all())
     True
     """
+    _check_levels(levels, low, high)
+    if not isinstance(x, jax.core.Tracer) and x.size and not (x.min() >= 0 and x.max() <= levels - 1):
+        raise DataError(f"x: expected numbers from 0 to {levels - 1}, got {x.min()} to {x.max()}")
     noise = jax.random.uniform(key, x.shape)
     return low + (high - low) * (x + noise) / levels
+
+
+def _check_levels(levels, low, high):
+    if levels < 2:
+        raise ConfigError(f"levels: expected at least 2, got {levels}")
+    if not low < high:
+        raise ConfigError(f"low: expected a number below high = {high}, got {low}")
 
 
 def _carry(
@@ -195,12 +220,17 @@ def _times(process, t_min, t_max):
     end = process.t_max if t_max is None else t_max
     check_times(process, start, "t_min")
     check_times(process, end, "t_max")
+    if not any(isinstance(time, jax.core.Tracer) for time in (start, end)) and not start < end:
+        raise ConfigError(f"t_min: expected a time below t_max = {end}, got {start}")
     return start, end
 
 
 def _solve(velocity, state, start, end, solver, rtol, atol, max_steps):
     import diffrax
 
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if not isinstance(tolerance, jax.core.Tracer) and not tolerance > 0:
+            raise ConfigError(f"{name}: expected a positive number, got {tolerance}")
     dtype = jnp.promote_types(jax.tree.leaves(state)[0].dtype, jnp.float32)
     start, end = jnp.asarray(start, dtype), jnp.asarray(end, dtype)
     solution = diffrax.diffeqsolve(

@@ -61,13 +61,15 @@ def denoising_loss(
       t, noise: in place of drawn ones, `[n]` and the shape of x0.
 
     Raises:
-      ConfigError: an unknown weighting or prediction, a denoiser of another shape, times outside the process.
+      ConfigError: an unknown weighting or prediction, a denoiser of another shape, times outside the process, data
+        that are not of floating point, times or noise of other shapes.
 
     >>> from aijax.diffusion import VP
     >>> x0 = jnp.zeros((4, 2))
     >>> denoising_loss(jax.random.key(0), lambda x, t: jnp.zeros_like(x), VP(), x0, weighting="x0").tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
+    check_examples(x0, t, noise)
     time_key, noise_key = jax.random.split(key)
     if t is None:
         t = (times or uniform_times)(time_key, process, len(x0))
@@ -84,6 +86,16 @@ def denoising_loss(
     else:
         error = to_x0(prediction, output, x, alpha, sigma, sigma_data=sigma_data) - x0
     return weight * _reduced(error**2, reduce)
+
+
+def check_examples(x0: Array, t: Array | None = None, noise: Array | None = None) -> None:
+    """Raises `ConfigError` for data `[n, ...]` that are not of floating point, or times or noise that do not fit."""
+    if x0.ndim < 1 or not jnp.issubdtype(x0.dtype, jnp.floating):
+        raise ConfigError(f"x0: expected floating point of shape [n, ...], got {x0.dtype}{list(x0.shape)}")
+    if t is not None and jnp.shape(t) not in ((), (len(x0),)):
+        raise ConfigError(f"t: expected one time for each of {len(x0)} examples, got shape {list(jnp.shape(t))}")
+    if noise is not None and jnp.shape(noise) != x0.shape:
+        raise ConfigError(f"noise: expected the shape of x0, {list(x0.shape)}, got {list(jnp.shape(noise))}")
 
 
 def flow_matching_loss(

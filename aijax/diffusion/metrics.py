@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from aijax.errors import DataError
+from aijax.errors import ConfigError, DataError
 from aijax.parallel import cut_rows
 from aijax.typing import Any, Array, Callable, Float, PRNGKey
 
@@ -56,6 +56,8 @@ def frechet_distance(a: Gaussian | Float[Array, "n d"], b: Gaussian | Float[Arra
     (mean_a, root_a), (mean_b, root_b) = map(_mean_and_root, (a, b))
     if mean_a.shape != mean_b.shape:
         raise DataError(f"features: expected equal dimensions, got {mean_a.shape[0]} and {mean_b.shape[0]}")
+    if not all(_finite(mean) for mean in (mean_a, mean_b)):
+        raise DataError("features: expected finite numbers, got NaN or infinity")
     shared = jnp.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     return jnp.sum((mean_a - mean_b) ** 2) + jnp.sum(root_a**2) + jnp.sum(root_b**2) - 2 * shared
 
@@ -74,8 +76,12 @@ def kernel_distance(
       kernel: `([n, d], [m, d]) -> [n, m]`, such as a kernel of `aijax.kernels`.
       unbiased: the U-statistic (default), which may be below 0, or the V-statistic.
 
+    Raises:
+      DataError: features of different dimensions, of fewer than 2 samples, or that are not finite.
+
     Source: Gretton et al. 2012, equations 3 and 5; Binkowski et al. 2018.
     """
+    _check_pair(a, b, 2 if unbiased else 1)
     kernel = cubic_kernel if kernel is None else kernel
     within = 0.0
     for part in (a, b):
@@ -106,10 +112,17 @@ def sliced_wasserstein(
       a, b: samples; of unequal numbers, their quantiles are compared.
       num_projections: default 128.
       projections: unit vectors `[p, d]` in place of drawn ones.
-      order: 1 (default) or 2.
+      order: 1 (default) or more.
+
+    Raises:
+      ConfigError: an order below 1.
+      DataError: samples of different dimensions, none, or some that are not finite.
 
     Source: Bonneel et al. 2015.
     """
+    _check_pair(a, b, 1)
+    if order < 1:
+        raise ConfigError(f"order: expected a number of at least 1, got {order}")
     if projections is None:
         projections = jax.random.normal(key, (num_projections, a.shape[1]), a.dtype)
         projections /= jnp.linalg.norm(projections, axis=1, keepdims=True)
@@ -137,6 +150,7 @@ def precision_recall(real: Float[Array, "n d"], generated: Float[Array, "m d"], 
 
     Source: Kynkaanniemi et al. 2019, equation 1.
     """
+    _check_pair(real, generated, 1)
     for name, part in (("real", real), ("generated", generated)):
         if len(part) <= k:
             raise DataError(f"{name}: expected more than k = {k} samples, got {len(part)}")
@@ -152,6 +166,21 @@ def inception_score(logits: Float[Array, "n k"]) -> Array:
     log_conditional = jax.nn.log_softmax(logits)
     log_marginal = jax.nn.logsumexp(log_conditional, 0) - jnp.log(len(logits))
     return jnp.exp(jnp.mean(jnp.sum(jnp.exp(log_conditional) * (log_conditional - log_marginal), 1)))
+
+
+def _check_pair(a, b, least):
+    for part in (a, b):
+        if part.ndim != 2 or len(part) < least:
+            raise DataError(f"features: expected [n, d] with n of at least {least}, got shape {part.shape}")
+        if not _finite(part):
+            raise DataError("features: expected finite numbers, got NaN or infinity")
+    if a.shape[1] != b.shape[1]:
+        raise DataError(f"features: expected equal dimensions, got {a.shape[1]} and {b.shape[1]}")
+
+
+def _finite(x):
+    """Whether numbers are finite; taken for granted where they are not known, inside `jit`."""
+    return isinstance(x, jax.core.Tracer) or bool(jnp.isfinite(x).all())
 
 
 def _mean_and_root(part):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aijax.diffusion.losses import denoising_loss
+from aijax.diffusion.losses import check_examples, denoising_loss
 from aijax.diffusion.predictions import to_x0
 from aijax.diffusion.process import add_noise, check_times, like_rows
 from aijax.diffusion.schedules import Table, posterior
@@ -60,6 +60,7 @@ def variational_loss(
       constraint: what is done to the predicted x_0, default nothing.
       fixed_mean: whether gradients pass by the variance alone (for `hybrid_loss`); default False.
     """
+    check_examples(x0, t, noise)
     index_key, noise_key = jax.random.split(key)
     if t is None:
         t = jax.random.randint(index_key, (len(x0),), 0, table.num_levels)

@@ -157,7 +157,11 @@ def test_a_mixture_is_sampled_in_one_two_and_four_steps(g2, distilled):
     assert all(distance <= bound for distance, bound in zip(found, (0.12, 0.08, 0.07), strict=True)), found
 
 
-def test_unknown_distances_are_named():
+def test_mistakes_are_named():
     x0 = jnp.zeros((2, 1))
+    with pytest.raises(ConfigError, match="count: expected at least 2, got 1"):
+        consistency_ratios(1)
+    with pytest.raises(ConfigError, match="ratios: expected at least 2, got 1"):
+        consistency_training_loss(KEY, lambda x, t: x, None, EDM(), x0, jnp.ones(1))
     with pytest.raises(ConfigError, match="distance: unknown value 'l1'; expected one of l2"):
         consistency_training_loss(KEY, lambda x, t: x, None, EDM(), x0, consistency_ratios(4), distance="l1")

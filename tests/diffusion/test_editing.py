@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.diffusion import VP, Linear, make_grid, repaint, sample, sdedit, spherical_interpolation
+from aijax.diffusion import VP, Known, Linear, make_grid, repaint, sample, sdedit, spherical_interpolation
 from aijax.diffusion.editing import last_steps, make_resampling
 from aijax.diffusion.mixture import denoiser, ring
 from aijax.errors import ConfigError
@@ -56,6 +56,10 @@ def test_sdedit_of_little_strength_changes_little(g2):
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="strength: expected at most 1 and at least one of 10 steps"):
         last_steps(make_grid(VP(), 10), 0.05)
+    with pytest.raises(ConfigError, match=r"values: expected a shape that broadcasts to \(1, 2\), got \(3, 2\)"):
+        Known(jnp.ones((3, 2)), jnp.ones(2))(jnp.zeros((1, 2)))
+    with pytest.raises(ConfigError, match="observed: expected the operator's shape"):
+        Linear(lambda x: x[:, :1], lambda y: y, jnp.ones((1, 2)))(jnp.zeros((1, 2)))
     with pytest.raises(ConfigError, match="noise: expected shape"):
         repaint(
             jax.random.key(0), lambda x, t: x, VP(), jnp.zeros((1, 2)), jnp.ones(2), steps=4, noise=jnp.zeros((4, 1, 2))

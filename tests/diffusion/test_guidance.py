@@ -93,6 +93,10 @@ def test_reconstruction_guidance_samples_the_posterior_of_a_gaussian():
         (lambda: classifier_free(abs, abs, 2.0, rescale=1.5), "rescale: expected a number from 0 to 1"),
         (lambda: classifier_free(abs, abs, 2.0, interval=(0.6, 0.2)), "interval: expected .low, high. in order"),
         (lambda: reconstruction_guidance(abs, VP(), abs, 0, spread=0.0), "noise_std, spread: expected"),
+        (
+            lambda: reconstruction_guidance(lambda x, t: x, VP(), abs, jnp.ones((1, 1)))(jnp.ones((1, 2)), 0.5),
+            "observed: expected the shape that the operator gives",
+        ),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -18,7 +18,7 @@ from aijax.diffusion import (
     sample,
 )
 from aijax.diffusion.mixture import denoiser, log_density
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, DataError
 
 KEY = jax.random.key(0)
 QUICK = {"lik-ve-g2"}
@@ -103,8 +103,23 @@ def test_bits_of_uniform_data_are_those_of_their_levels():
         ({"num_probes": 0}, "num_probes: expected at least 1"),
         ({"t_max": 2.0}, "t_max: expected times from 0 to 1, got 2"),
         ({"solver": "rk45"}, "solver: unknown value 'rk45'"),
+        ({"t_min": 0.5, "t_max": 0.2}, "t_min: expected a time below t_max = 0.2, got 0.5"),
+        ({"rtol": 0.0}, "rtol: expected a positive number, got 0.0"),
+        ({"probes": jnp.ones((3, 2))}, r"probes: expected the shape of x, \(1, 2\)"),
+        ({"denoise_fn": lambda x, t: x[:, :1]}, "denoise_fn: expected an array of the shape of x"),
+        ({"x": jnp.zeros((1, 2), int)}, "x0: expected floating point"),
     ],
 )
 def test_mistakes_are_named(options, message):
+    chosen = {"denoise_fn": lambda x, t: x, "process": VP(), "x": jnp.zeros((1, 2))} | options
     with pytest.raises(ConfigError, match=message):
-        log_likelihood(KEY, lambda x, t: x, VP(), jnp.zeros((1, 2)), **options)
+        log_likelihood(KEY, **chosen)
+
+
+def test_levels_that_cannot_be_are_named():
+    with pytest.raises(DataError, match="x: expected numbers from 0 to 15, got 0 to 16"):
+        dequantise(KEY, jnp.array([0, 16]), levels=16)
+    with pytest.raises(ConfigError, match="size: expected at least 1 dimension"):
+        bits_per_dim(jnp.zeros(1), 0)
+    with pytest.raises(ConfigError, match="low: expected a number below high"):
+        bits_per_dim(jnp.zeros(1), 1, low=1.0, high=0.0)

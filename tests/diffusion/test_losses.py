@@ -124,6 +124,9 @@ def test_conditions_are_dropped_at_their_rate():
         ({"t": jnp.array([0.5, 1.5])}, "t: expected times from 0 to 1, got 1.5"),
         ({"denoise_fn": lambda x, t: x.sum(1)}, "denoise_fn: expected an array of the shape of x"),
         ({"reduce": "sum"}, "reduce: unknown value 'sum'"),
+        ({"t": jnp.ones(3)}, "t: expected one time for each of 2 examples, got shape .3."),
+        ({"noise": jnp.ones((2, 4))}, "noise: expected the shape of x0"),
+        ({"x0": jnp.zeros((2, 3), int)}, r"x0: expected floating point of shape .n, \.\.\.., got int"),
     ],
 )
 def test_mistakes_are_named(options, message):

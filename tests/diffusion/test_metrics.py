@@ -17,7 +17,7 @@ from aijax.diffusion.metrics import (
     precision_recall,
     sliced_wasserstein,
 )
-from aijax.errors import DataError
+from aijax.errors import ConfigError, DataError
 from aijax.kernels import RBF
 
 KEY = jax.random.key(0)
@@ -78,3 +78,9 @@ def test_mistakes_are_named():
         frechet_distance(jnp.zeros((4, 2)), jnp.zeros((4, 3)))
     with pytest.raises(DataError, match="generated: expected more than k = 3 samples, got 2"):
         precision_recall(jnp.zeros((4, 2)), jnp.zeros((2, 2)))
+    with pytest.raises(DataError, match="features: expected finite numbers"):
+        frechet_distance(jnp.full((4, 2), jnp.nan), jnp.zeros((4, 2)))
+    with pytest.raises(DataError, match=r"features: expected .n, d. with n of at least 2, got shape .1, 2."):
+        kernel_distance(jnp.zeros((1, 2)), jnp.zeros((4, 2)))
+    with pytest.raises(ConfigError, match="order: expected a number of at least 1, got 0"):
+        sliced_wasserstein(jax.random.key(0), jnp.zeros((4, 2)), jnp.zeros((4, 2)), order=0)

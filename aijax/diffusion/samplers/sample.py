@@ -89,6 +89,8 @@ def sample(
         grid = make_grid(process, steps, grid)
     if grid.alphas[0] == 0 and prediction in ("eps", "score"):
         raise ConfigError(f"prediction: '{prediction}' says nothing of x_0 at the start, where alpha is 0; predict 'v'")
+    if not isinstance(shape, tuple | list) or not shape or any(size < 1 for size in shape):
+        raise ConfigError(f"shape: expected sizes (n, ...) of at least 1, got {shape!r}")
     shape = tuple(shape)
     if dtype is None:
         dtype = jnp.result_type(float) if init is None else init.dtype

@@ -253,6 +253,8 @@ def test_calls_are_reported():
         ({"steps": 0}, ConfigError, "steps: expected an integer of at least 1, got 0"),
         ({"sampler": "ddim"}, ConfigError, "sampler: expected a noun such as DDIM"),
         ({"process": 3}, ConfigError, "process: expected a process such as VP"),
+        ({"shape": (-1, 3)}, ConfigError, r"shape: expected sizes \(n, ...\) of at least 1, got \(-1, 3\)"),
+        ({"shape": 3}, ConfigError, "shape: expected sizes"),
         ({"prediction": "epsilon"}, ConfigError, "prediction: unknown value 'epsilon'; did you mean 'eps'"),
         ({"noise": jnp.zeros((5, 2, 3))}, ConfigError, "noise: expected no noise"),
         ({"noise": jnp.zeros((4, 2, 3)), "sampler": DDPM()}, ConfigError, "noise: expected shape .5, 2, 3."),
