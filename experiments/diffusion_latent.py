@@ -1,6 +1,6 @@
 """Text to images by latent diffusion, trained from nothing: an autoencoder, then a transformer in its latents.
 
-    autoencoder    mean (x - decoder(z))^2 + kl_weight KL(q(z | x) | N(0, I)) / pixels
+    autoencoder    of `train_autoencoder`
     denoiser       |v(z_t, t, text) - (noise - z_0)|^2 at logit-normal times: a flow, by a multimodal transformer that
                    reads a text encoder trained with it; some texts are left empty, for guidance
 
@@ -14,14 +14,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from aijax import diffusion, models
 from aijax.data import ArraySource, load_source
-from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, draw, from_moments, kl_to_standard
-from aijax.diffusion.figures import tile
-from aijax.diffusion.images import as_levels, on_levels
+from aijax.diffusion.diagonal_gaussian import DiagonalGaussian, draw, from_moments
+from aijax.diffusion.figures import draw_grids
+from aijax.diffusion.images import on_levels
 from aijax.diffusion.losses import logit_normal_times
 from aijax.diffusion.stable_diffusion import latent_model
 from aijax.diffusion.text_conditions import as_joint_text
@@ -29,6 +28,7 @@ from aijax.errors import ConfigError
 from aijax.models.clip_tokenizer import train_clip_tokenizer, write_clip_tokenizer
 from aijax.train import Evaluation, Experiment, fit
 from aijax.train.progress import progress
+from experiments import train_autoencoder
 from experiments.train_diffusion import all_of, bind_judge
 
 SCHEDULER = ("FlowMatchEulerDiscrete", {})
@@ -77,32 +77,9 @@ def main(config, folder):
 
 def fit_autoencoder(config, folder, sources):
     """Returns the autoencoder and its parameters."""
-    section, shape = config.autoencoder, sources["train"].spec["image"].shape
-    channels = {"in_channels": shape[-1], "out_channels": shape[-1]}
-    module = models.build(section.model, "config.autoencoder.model", **channels)
-
-    def losses(params, batch, noise_fn):
-        x = 2 * as_levels(batch["image"], config.levels) / (config.levels - 1) - 1
-        latents = from_moments(module.apply({"params": params}, x, method="encode"))
-        error = jnp.mean((module.apply({"params": params}, noise_fn(latents), method="decode") - x) ** 2, (1, 2, 3))
-        kl = kl_to_standard(latents)
-        return {"loss": error + section.kl_weight * kl / np.prod(shape), "square_error": error, "kl": kl}
-
-    def loss_fn(params, batch, key):
-        seen = {name: value.mean() for name, value in losses(params, batch, functools.partial(draw, key)).items()}
-        return seen.pop("loss"), seen
-
-    experiment = Experiment(
-        init=lambda key: models.init(key, module, jax.ShapeDtypeStruct((1, *shape), jnp.float32)),
-        loss_fn=loss_fn,
-        source=sources["train"],
-        apply_fn=lambda params, x: module.apply({"params": params}, x),
-        evaluations={
-            "test": Evaluation(sources["test"], lambda params, batch: losses(params, batch, lambda z: z.mean))
-        },
-        fields=("model", "kl_weight"),
-    )
-    return module, fit_stage(experiment, config, "autoencoder", folder)
+    section = {"levels": config.levels, **config.autoencoder.to_dict()}
+    experiment = train_autoencoder.build(section, sources, "config.autoencoder")
+    return experiment.model, fit_stage(experiment, config, "autoencoder", folder)
 
 
 def fit_denoiser(config, folder, model, networks, sets, tokens, null):
@@ -213,19 +190,9 @@ def draw_figure(path, pictures, test, phrases):
     columns = min(map(len, guided))
     pairs = np.stack([test.reshape(rounds["reconstructed"].shape), rounds["reconstructed"]], 1)
     pairs = pairs.reshape(-1, *pairs.shape[2:])
-    panels = [
-        ("guided", np.stack([row[:columns] for row in guided]), [row[i % seen] for i, row in enumerate(phrases)]),
-        ("a phrasing never seen", rounds["held_out"][:columns].swapaxes(0, 1), [row[-1] for row in phrases]),
-        ("test images and reconstructions", pairs[:COLUMNS].swapaxes(0, 1), None),
-    ]
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    for axes, (title, grid, texts) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        axes.imshow(tile(grid), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(title, fontsize=9)
-        height = grid.shape[2] + 1
-        axes.set_yticks([] if texts is None else height * (np.arange(classes) + 0.5), texts or [], fontsize=8)
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130)
+    panels = {
+        "guided": (np.stack([row[:columns] for row in guided]), [row[i % seen] for i, row in enumerate(phrases)]),
+        "a phrasing never seen": (rounds["held_out"][:columns].swapaxes(0, 1), [row[-1] for row in phrases]),
+        "test images and reconstructions": (pairs[:COLUMNS].swapaxes(0, 1), None),
+    }
+    draw_grids(path, panels)

@@ -70,3 +70,12 @@ def test_each_class_has_a_text_in_each_phrasing(module):
 def test_examples_of_all_classes_in_turn(module):
     labels = np.array([1, 0, 0, 1, 0])
     assert module[0].class_by_class(labels, 2).tolist() == [1, 0, 2, 3]
+
+
+@pytest.mark.slow
+def test_the_first_stage_alone(config, tmp_path):
+    words = ("--config.total_steps=2", "--config.model.block_out_channels=(4,4)", "--config.model.norm_num_groups=2")
+    assert main(["run", config + ":autoencoder", "--workdir", str(tmp_path / "run"), *words]) == 0
+    metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
+    assert np.isfinite(metrics["test/square_error"])
+    assert (tmp_path / "run" / "figures" / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
