@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aijax.errors import ConfigError
 from aijax.interp import circuit_discovery, draw_circuit, draw_curves
@@ -40,6 +41,24 @@ def test_methods(small_net, method, options):
     assert circuit.scores.shape == (11,) and 0 < len(circuit.edges()) <= 11
     if method != "acdc":
         assert circuit.faithfulness >= 0.9
+
+
+@pytest.mark.slow
+def test_compiled_and_on_eight_devices_it_is_the_same(small_net):
+    def found(params, clean, corrupted):
+        return circuit_discovery(
+            small_net.apply_fn, params, clean, target_behavior=last, corrupted=corrupted, method="eap", **FAST
+        )
+
+    args = small_net.params, small_net.clean, small_net.corrupted
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.enable_x64(True):
+        split = jax.device_put(args[1:], NamedSharding(mesh, PartitionSpec("data")))
+        one, compiled, eight = found(*args), jax.jit(found)(*args), found(args[0], *split)
+    for other in (compiled, eight):
+        np.testing.assert_array_equal(other.kept, one.kept)
+        np.testing.assert_allclose(other.scores, one.scores, atol=1e-12)
+        np.testing.assert_allclose(other.curves.best.faithfulness, one.curves.best.faithfulness, atol=1e-12)
 
 
 @pytest.mark.slow
