@@ -21,12 +21,8 @@ from aijax.models import LanguageModel
 from aijax.models.published.transformer_lens import hook_taps
 from aijax.train import init_state, make_step
 
-STYLES = [
-    "attn_only",
-    "neox",
-    "gemma2",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "shortctx3l")),
-]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma2", "llama", "shortctx3l")]
+STYLES = ["attn_only", "neox", *SLOW]
 TOLERANCE = {"rtol": 1e-7, "atol": 1e-9}
 
 
@@ -99,6 +95,7 @@ def test_a_scan_over_layers_is_read_layer_by_layer(language_model):
     assert np.abs(lens[0] - output).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_tuned_lens_comes_nearer_to_the_model_on_the_train_loop(language_model):
     apply_fn, params, tokens = language_model
     loss = tuned_lens_loss(apply_fn, LAST, LAST)

@@ -33,10 +33,14 @@ def test_probes_are_those_of_scikit_learn(golden, name):
         logits = np.asarray(probe_logits(probe, x))
         logprob = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         found = selectivity(fit, x, y, control, train)
-        ridge = fit_ridge(x[train], y[train], num_classes=k, l2=2.0)
+        ridge, direction, lda = jax.jit(
+            lambda x, y: (
+                fit_ridge(x, y, num_classes=k, l2=2.0),
+                mean_difference(x, y),
+                lda_direction(x, y, num_classes=k),
+            )
+        )(x[train], y[train])
         ridge_accuracy = float(probe_accuracy(ridge, x[~train], y[~train]))
-        direction = np.asarray(mean_difference(x[train], y[train]))
-        lda = np.asarray(lda_direction(x[train], y[train], num_classes=k))
         accuracy = float(probe_accuracy(probe, x[train], y[train]))
     np.testing.assert_allclose(logprob, case["logreg_logprob"], atol=1e-4)
     nll = -logprob[train][np.arange(train.sum()), y[train]].mean()
@@ -52,6 +56,7 @@ def test_probes_are_those_of_scikit_learn(golden, name):
     np.testing.assert_allclose(lda, case["lda_direction"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_hidden_layer_reads_what_no_line_does_and_is_less_selective():
     x = jax.random.normal(jax.random.key(0), (180, 4))
     labels = (x[:, 0] * x[:, 1] > 0).astype(jnp.int32)

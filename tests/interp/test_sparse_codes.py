@@ -1,4 +1,4 @@
-"""Products with few entries against dense ones, with their derivatives of both orders, mapped and split."""
+"""Products with few entries against dense ones, with their derivatives, mapped."""
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,8 @@ def test_products_and_their_derivatives_are_the_dense_ones():
     def derivatives(function, *inputs):
         slope = jax.grad(function, argnums=(0, 1, 2))
         along = jax.jvp(slope, inputs, direction)
-        back = jax.grad(lambda *inputs: sum(map(jnp.vdot, slope(*inputs), direction)), argnums=(0, 1, 2))(*inputs)
         mapped = jax.vmap(slope, (0, None, None))(jnp.stack([inputs[0], 2 * inputs[0]]), *inputs[1:])
-        return function(*inputs), along, back, mapped
+        return function(*inputs), along, mapped
 
     with jax.enable_x64(True):
         ours, theirs = jax.jit(lambda *inputs: (derivatives(sparse, *inputs), derivatives(dense, *inputs)))(
