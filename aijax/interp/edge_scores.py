@@ -175,7 +175,7 @@ def _by_example(contrast, slopes):
         writers, change = changes.before(number)
         slope = slope if site.parts else slope[..., None, :]
         table = jnp.einsum("b...wd,b...rd->bwr", change, slope)
-        own = np.flatnonzero((columns >= site.rows.start) & (columns < site.rows.stop))
+        own = np.flatnonzero(np.isin(columns, site.numbers))
         places = np.searchsorted(writers, rows[own])
         scores = scores.at[:, own].set(table[:, places, columns[own] - site.first])
     return scores
@@ -228,7 +228,7 @@ def _rescored(contrast, heads, slopes, grad_drop, batch_size):
         reader: (use, "/".join(filter(None, (scope, component, "weights"))), site.occurrence, reader - site.first)
         for site in graph.reader_sites
         for scope, component, use in [_named(site)]
-        for reader in range(site.rows.start, site.rows.stop)
+        for reader in site.numbers
         if use in RESCORED
     }
     edges = np.asarray([number for number, (_, reader) in enumerate(graph.pairs) if reader in uses], int)

@@ -111,8 +111,8 @@ class EdgeChanges:
         sites = self._before[number]
         if sites not in self._stacked:
             self._stacked[sites] = jnp.concatenate([self._written[each] for each in sites], axis=-2)
-        numbers = np.arange(len(self._graph.writers))
-        return np.concatenate([numbers[self._graph.writer_sites[each].rows] for each in sites]), self._stacked[sites]
+        writers = np.concatenate([self._graph.writer_sites[each].numbers for each in sites])
+        return writers, self._stacked[sites]
 
     def read(self, number: int, table: Float[Array, "writers readers"]) -> Array:
         """Returns what a readers' site is to add, given how much of each edge is patched."""

@@ -46,9 +46,14 @@ class Site(NamedTuple):
     parts: int | None
 
     @property
-    def rows(self) -> slice:
+    def numbers(self) -> range:
         """The numbers of its parts."""
-        return slice(self.first, self.first + (self.parts or 1))
+        return range(self.first, self.first + (self.parts or 1))
+
+    @property
+    def rows(self) -> slice:
+        """The numbers of its parts, as an index."""
+        return slice(self.numbers.start, self.numbers.stop)
 
 
 @dataclass(frozen=True)
@@ -195,39 +200,54 @@ def _streams(program, wanted, ends, inputs):
 
 
 def _graph(ends, streams, roots):
-    writes = [number for number, end in enumerate(ends) if end.writes]
-    reads = [number for number, end in enumerate(ends) if not end.writes]
     labels = _labels(ends)
-    sites, names, numbers = {}, {}, {}
-    for kind in (writes, reads):
-        names[id(kind)], first = [], 0
-        for number in kind:
-            end = ends[number]
-            sites[number] = Site(end.name, end.occurrence, first, end.parts)
-            numbers[number] = list(range(first, first + (end.parts or 1)))
-            first += end.parts or 1
-            use = f"<{USES.get(end.use, end.use)}>" if end.use else ""
-            parts = [""] if end.parts is None else [f".h{part}" for part in range(end.parts)]
-            names[id(kind)] += [f"{labels[end.owner]}{part}{use}" for part in parts]
+    writers, readers = (
+        {number: end for number, end in enumerate(ends) if end.writes is writes} for writes in (True, False)
+    )
+    writer_sites, reader_sites = _sites(writers), _sites(readers)
     pairs, feeds = [], []
-    for reader in reads:
+    for reader, end in readers.items():
+        if not streams[reader]:
+            raise ConfigError(f"{end.name}: expected a tap writes_* before it, such as writes_input, got none")
         for writer in streams[reader]:
-            if ends[writer].stream_shape != ends[reader].stream_shape:
+            if ends[writer].stream_shape != end.stream_shape:
                 raise ConfigError(
-                    f"{ends[reader].name}: it reads {list(ends[reader].stream_shape)} of a stream to which "
-                    f"{ends[writer].name} writes {list(ends[writer].stream_shape)}"
+                    f"{end.name}: it reads {list(end.stream_shape)} of a stream to which {ends[writer].name} writes "
+                    f"{list(ends[writer].stream_shape)}"
                 )
-        own = [number for number in writes if ends[number].owner == ends[reader].owner]
-        fed = [part for number in own for part in numbers[number]]
-        same = len(fed) == len(numbers[reader])
-        for place, part in enumerate(numbers[reader]):
-            pairs += [(w, part) for writer in streams[reader] for w in numbers[writer]]
-            feeds.append((fed[place],) if same else tuple(fed))
+        fed = [
+            part
+            for number, other in writers.items()
+            if other.owner == end.owner
+            for part in writer_sites[number].numbers
+        ]
+        parts = reader_sites[reader].numbers
+        for place, part in enumerate(parts):
+            pairs += [(written, part) for writer in streams[reader] for written in writer_sites[writer].numbers]
+            feeds.append((fed[place],) if len(fed) == len(parts) else tuple(fed))
     return Graph(
-        tuple(names[id(writes)]), tuple(names[id(reads)]), tuple(pairs), tuple(feeds),
-        tuple(sites[number] for number in writes), tuple(sites[number] for number in reads),
-        tuple(writes.index(root) for root in roots),
-    )  # fmt: skip
+        writers=tuple(name for end in writers.values() for name in _names(end, labels)),
+        readers=tuple(name for end in readers.values() for name in _names(end, labels)),
+        pairs=tuple(pairs),
+        feeds=tuple(feeds),
+        writer_sites=tuple(writer_sites.values()),
+        reader_sites=tuple(reader_sites.values()),
+        roots=tuple(list(writers).index(root) for root in roots),
+    )
+
+
+def _sites(ends):
+    sites, first = {}, 0
+    for number, end in ends.items():
+        sites[number] = Site(end.name, end.occurrence, first, end.parts)
+        first += end.parts or 1
+    return sites
+
+
+def _names(end, labels):
+    use = f"<{USES.get(end.use, end.use)}>" if end.use else ""
+    parts = [""] if end.parts is None else [f".h{part}" for part in range(end.parts)]
+    return [f"{labels[end.owner]}{part}{use}" for part in parts]
 
 
 def _labels(ends) -> dict[Any, str]:

@@ -80,3 +80,5 @@ def test_what_has_no_edges_is_told():
 
     with pytest.raises(ConfigError, match=r"reads_output: it reads \[2, 6\] of a stream to which writes_input writes"):
         residual_graph(two_widths, jnp.ones((2, 3)))
+    with pytest.raises(ConfigError, match=r"reads_m: expected a tap writes_\* before it"):
+        residual_graph(lambda x: tap("writes_m", tap("reads_m", x)), jnp.ones((2, 3)))
