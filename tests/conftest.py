@@ -35,6 +35,24 @@ def pytest_cmdline_main(config):
         config.option.numprocesses, config.option.dist = min(os.cpu_count(), 8), "loadfile"
 
 
+LONG_EXAMPLES = (
+    "gp.bayesopt.init",
+    "gp.iterative_gradient.evidence_and_gradient",
+    "gp.laplace.Laplace",
+    "gp.suggest.suggest",
+    "gp.targets.predict_targets",
+    "gp.variational.Variational",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the examples of docstrings as slow that compile for more than four seconds."""
+    for item in items:
+        if item.name.removeprefix("aijax.") in LONG_EXAMPLES:
+            item.add_marker(pytest.mark.slow)
+
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
