@@ -187,10 +187,12 @@ def resample_dead(
     wanted = x if target is None else target
     _, output = sae_loss(architecture, params, x, target)
     losses = jnp.sum((output.reconstruction - wanted) ** 2, axis=-1)
-    chosen = jax.random.choice(key, len(x), dead.shape, p=losses**2 / jnp.sum(losses**2))
+    total = jnp.sum(losses**2)
+    shares = jnp.where(total > 0, losses**2 / jnp.where(total > 0, total, 1), 1 / len(x))
+    chosen = jax.random.choice(key, len(x), dead.shape, p=shares)
     inputs = x - params["decoder_bias"] if architecture.centre else x
-    alive = jnp.maximum(jnp.sum(~dead), 1)
-    lengths = {name: jnp.sum(row_norms(params[name]) * ~dead) / alive for name in ("encoder", "decoder")}
+    like = ~dead | jnp.all(dead)  # where none lives, rows are as long as those of the dead
+    lengths = {name: jnp.mean(row_norms(params[name]), where=like) for name in ("encoder", "decoder")}
     fresh = jax.tree.map(jnp.zeros_like, params) | {
         "decoder": lengths["decoder"] * _unit((wanted - params["decoder_bias"])[chosen]),
         "encoder": encoder_scale * lengths["encoder"] * _unit(inputs[chosen]),

@@ -102,7 +102,8 @@ def test_sites_on_eight_devices_are_trained_as_each_alone():
     split, metrics = jax.jit(make_sae_step(kind, ADAM, sites=True, mesh=mesh))(states, {"x": x}, None)
     assert len(split.params["encoder"].sharding.device_set) == 8
     one = jax.tree.map(lambda leaf: leaf[3], states)
-    alone, told = jax.jit(make_sae_step(kind, ADAM))(one, {"x": x[3]}, None)
+    rows = jax.device_put(x[3], parallel.batch_sharding(mesh))  # its own rows over all devices
+    alone, told = jax.jit(make_sae_step(kind, ADAM))(one, {"x": rows}, None)
     for ours, theirs in zip(jax.tree.leaves(alone), jax.tree.leaves(split), strict=True):
         np.testing.assert_allclose(ours, theirs[3], rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["site_3/loss"], told["loss"], rtol=1e-5)
