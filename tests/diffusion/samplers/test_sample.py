@@ -163,6 +163,24 @@ def test_the_weak_order_of_sde_solvers(follow):
         assert low < np.log2(error(sampler, 20) / error(sampler, 40)) < high
 
 
+@pytest.mark.parametrize("sampler", [EulerMaruyama(noise_last=True), ReverseDiffusion(noise_last=True)])
+def test_the_strong_order_of_sde_solvers(follow, sampler):
+    """Along one Brownian path, whose long steps are sums of short ones; noise is additive, so that the order is 1
+    (Kloeden and Platen 1992, section 10.2)."""
+    process, fine = EDM(0.5, 5.0), 1024
+    z = np.random.default_rng(0).normal(size=(fine, 100, 2))
+    start = 5.0 * np.random.default_rng(1).normal(size=(100, 2))
+
+    def end(steps):
+        plan = sampler.plan(process, make_grid(process, steps, "uniform", final="min"))
+        summed = z.reshape(steps, fine // steps, 100, 2).sum(1) * np.sqrt(steps / fine)
+        return follow(plan, start, denoise_round, lambda i: summed[i])
+
+    errors = [np.abs(end(steps) - end(fine)).mean() for steps in (32, 64, 128)]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all((orders > 0.8) & (orders < 1.4)), orders
+
+
 def test_equivalent_samplers_agree(follow):
     process = VP()
     grid = make_grid(process, 8, "log_snr")
