@@ -62,8 +62,9 @@ def build(config, sources):
         def tower(name, x, key):
             return model.apply({"params": params}, x, train=True, rngs={"dropout": key}, method=name)
 
+        images = preprocess(batch["image"]).astype(params["log_scale"].dtype)  # that of config.compute_dtype
         return {
-            "image": tower("encode_image", preprocess(batch["image"]), image_key),
+            "image": tower("encode_image", images, image_key),
             "text": tower("encode_text", batch["tokens"], text_key),
         }
 

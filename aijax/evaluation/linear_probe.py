@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from aijax import losses
 from aijax.errors import ConfigError
+from aijax.indices import check_indices
 from aijax.lbfgs import lbfgs
 from aijax.typing import Any, Array, ArrayLike, Float, Int
 
@@ -57,13 +58,13 @@ def ridge_probe(
       num_classes: k.
 
     Raises:
-      ConfigError: features and labels of different numbers.
+      ConfigError: features and labels of different numbers, a label that is none of the classes.
 
     >>> probe = ridge_probe(jnp.array([[0.0], [1.0]]), jnp.array([0, 1]), 1e-6, num_classes=2)
     >>> probe_scores(probe, jnp.array([[0.0], [1.0]])).round(3).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
-    check(features, labels)
+    check(features, labels, num_classes)
     targets = 2 * jax.nn.one_hot(labels, num_classes, dtype=features.dtype) - 1
     mean, target_mean = features.mean(axis=0), targets.mean(axis=0)
     x, t = features - mean, targets - target_mean
@@ -95,13 +96,13 @@ def logistic_probe(
       **options: of `aijax.lbfgs.lbfgs`, such as `max_steps` (default 500) and `tolerance` (default 1e-9).
 
     Raises:
-      ConfigError: features and labels of different numbers.
+      ConfigError: features and labels of different numbers, a label that is none of the classes.
 
     >>> probe = logistic_probe(jnp.array([[0.0], [1.0]]), jnp.array([0, 1]), 0.1, num_classes=2)
     >>> probe_scores(probe, jnp.array([[0.0], [1.0]])).argmax(axis=1).tolist()
     [0, 1]
     """
-    check(features, labels)
+    check(features, labels, num_classes)
     # of standardised features the problem is better conditioned; the penalty is that of the kernel as it is used
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation = jnp.where(deviation > 0, deviation, 1)
@@ -117,7 +118,8 @@ def logistic_probe(
     return LinearProbe(kernel, found.bias - mean @ kernel)
 
 
-def check(features: Array, labels: Array) -> None:
-    """Raises a `ConfigError` for features and labels of different numbers."""
+def check(features: Array, labels: Array, num_classes: int) -> None:
+    """Raises a `ConfigError` for features and labels of different numbers, and a label that is none of the classes."""
+    check_indices("labels", labels, num_classes)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ConfigError(f"labels: expected one for each row of features {list(features.shape)}, got {labels.shape}")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.indices import check_indices
 from aijax.losses import normalize
 from aijax.typing import Array, Float, Int
 
@@ -41,13 +42,15 @@ def nearest_neighbour_votes(
       temperature: T, for "softmax".
 
     Raises:
-      ConfigError: k out of range, an unknown kind of weights, a temperature that is not above 0.
+      ConfigError: k out of range, an unknown kind of weights, a temperature that is not above 0, a label that is none
+        of the classes.
 
     >>> train = jnp.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     >>> votes = nearest_neighbour_votes(train, jnp.array([0, 0, 1]), jnp.array([[2.0, 0.0]]), num_classes=2, k=2)
     >>> votes.tolist()
     [[1.0, 0.0]]
     """
+    check_indices("train_labels", train_labels, num_classes)
     if not 1 <= k <= len(train_features):
         raise ConfigError(f"k: expected 1 to {len(train_features)}, the number of training examples, got {k}")
     choose(WEIGHTS, weights, "weights")

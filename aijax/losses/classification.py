@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.indices import check_indices
 from aijax.typing import Array, Float, Shaped
 
 
@@ -97,8 +98,10 @@ def distillation_loss(
 def as_probabilities(targets: Shaped[Array, "..."], logits: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
     """Returns classes `[*b]` as probabilities `[*b, k]`; probabilities are returned as they are.
 
+    A class that is none of the k, where classes are known only inside `jit`, gives NaN.
+
     Raises:
-      ConfigError: targets of another shape.
+      ConfigError: targets of another shape, a class that is none of the k.
     """
     targets = jnp.asarray(targets)
     if targets.shape == logits.shape and jnp.issubdtype(targets.dtype, jnp.floating):
@@ -108,7 +111,10 @@ def as_probabilities(targets: Shaped[Array, "..."], logits: Float[Array, "*b k"]
             f"targets: expected integers {list(logits.shape[:-1])} or probabilities {list(logits.shape)} for these "
             f"logits, got {targets.dtype} {list(targets.shape)}"
         )
-    return jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+    count = logits.shape[-1]
+    check_indices("targets", targets, count)
+    known = (targets >= 0) & (targets < count)
+    return jnp.where(known[..., None], jax.nn.one_hot(targets, count, dtype=logits.dtype), jnp.nan)
 
 
 def smooth(probabilities: Float[Array, "*b k"], amount: float) -> Float[Array, "*b k"]:

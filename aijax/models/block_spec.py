@@ -59,6 +59,7 @@ class BlockSpec:
       attention_soft_cap: scores s become cap tanh(s / cap) (Gemma Team 2024); None for no cap.
       qk_norm: queries and keys of each head pass through a norm (Henry et al. 2020).
       attention_dropout_rate: of the attention weights.
+      mlp_dropout_rate: of what enters the MLP's second layer.
       layer_scale: first value of a learned factor, one a channel, of what each branch adds (Touvron et al. 2021); None
         for no factor.
       implementation: of attention: None (jax's choice), "xla" or "cudnn" (flash attention on GPUs, 16 bits).
@@ -89,6 +90,7 @@ class BlockSpec:
     attention_soft_cap: float | None = None
     qk_norm: bool = False
     attention_dropout_rate: float = 0.0
+    mlp_dropout_rate: float = 0.0
     layer_scale: float | None = None
     implementation: Literal["xla", "cudnn"] | None = None
 

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.indices import check_indices
 from aijax.models.block_spec import ACTIVATIONS
-from aijax.models.embeddings import check_indices, grid_embedding, sinusoidal_embedding
+from aijax.models.embeddings import grid_embedding, sinusoidal_embedding
 from aijax.models.image_attention import Attention
 from aijax.models.patches import PatchEmbedding, from_patches
 from aijax.models.unet_conditions import TimestepEmbedding

@@ -7,11 +7,10 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from aijax.errors import ConfigError
+from aijax.indices import check_indices
 from aijax.typing import Any, Array, Float, Int
 
 
@@ -76,15 +75,3 @@ def checked_indices(where: str, indices: Any, count: int) -> Int[Array, "..."]:
     """
     check_indices(where, indices, count)
     return jnp.where(jnp.asarray(indices) < 0, count, indices)
-
-
-def check_indices(where: str, indices: Any, count: int) -> None:
-    """Raises `ConfigError` for a row of a table of `count` that there is not.
-
-    Indices known only inside `jit` pass; where they are out of range, their embedding is NaN.
-    """
-    if isinstance(indices, jax.core.Tracer) or np.size(indices) == 0:
-        return
-    least, most = int(np.min(np.asarray(indices))), int(np.max(np.asarray(indices)))
-    if least < 0 or most >= count:
-        raise ConfigError(f"{where}: expected numbers from 0 to {count - 1}, got {least if least < 0 else most}")

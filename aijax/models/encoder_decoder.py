@@ -29,8 +29,9 @@ class EncoderDecoder(nn.Module):
       depth, decoder_depth: blocks of the encoder and of the decoder; without a decoder (0) the memory [b, s, d] is what
         the model gives.
       num_heads, head_width: attention heads of a block and the width of each.
-      mlp_width, gated, activation, dropout_rate, attention_dropout_rate, norm_epsilon, dtype, param_dtype: see
+      mlp_width, gated, activation, attention_dropout_rate, norm_epsilon, dtype, param_dtype: see
         `aijax.models.block_spec.BlockSpec`.
+      dropout_rate: of the embeddings, of each branch, of what enters the MLP's second layer, and of the last features.
       num_buckets, max_distance: see `aijax.models.relative_bias.distance_bucket`.
       tied: the output's matrix is the embedding; otherwise it is a parameter `head/kernel`.
       scale_output: features are divided by sqrt(width) before the output's matrix.
@@ -169,5 +170,5 @@ class EncoderDecoder(nn.Module):
             self.num_heads, norm="rms", norm_epsilon=self.norm_epsilon, activation=self.activation, causal=decodes,
             dropout_rate=self.dropout_rate, dtype=self.dtype, param_dtype=self.param_dtype, cross_attention=decodes,
             mlp_width=self.mlp_width, gated=self.gated, biases=(), head_width=self.head_width, attention_scale=1.0,
-            attention_dropout_rate=self.attention_dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate, mlp_dropout_rate=self.dropout_rate,
         )  # fmt: skip

@@ -189,7 +189,7 @@ class Block(nn.Module):
             read, parts = self._read(name, before if spec.parallel else x), None
             y = read if spec.post_norm else jax.tree.map(norm(spec, f"norm_{name}"), read)
             if name == "mlp":
-                y = Mlp(spec, name="mlp")(y)
+                y = Mlp(spec, self.deterministic, name="mlp")(y)
             else:
                 attention = Attention(spec, self.deterministic, name == "cross_attention", name=name)
                 if cache is None:
@@ -241,6 +241,7 @@ class Mlp(nn.Module):
     """
 
     spec: BlockSpec
+    deterministic: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
@@ -248,6 +249,8 @@ class Mlp(nn.Module):
         hidden = round(spec.mlp_ratio * width) if spec.mlp_width is None else spec.mlp_width
         y = dense(spec, hidden, "up")(x)
         y = activate(spec, dense(spec, hidden, "gate")(x)) * y if spec.gated else activate(spec, y)
+        if spec.mlp_dropout_rate:
+            y = nn.Dropout(spec.mlp_dropout_rate, deterministic=self.deterministic, name="dropout")(y)
         return dense(spec, width, "down")(tap_in(self, "hidden", y))
 
 

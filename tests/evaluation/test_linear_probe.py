@@ -89,3 +89,11 @@ def test_a_neighbour_at_distance_zero_outvotes_all_others():
 def test_mistakes_are_told(call, message):
     with pytest.raises(ConfigError, match=message):
         call(jnp.ones((4, 2)), jnp.zeros(4, int))
+
+
+def test_a_label_that_is_none_of_the_classes_is_told():
+    x, labels = jnp.ones((3, 2)), jnp.array([0, 1, 2])
+    for fit in (lambda: evaluation.ridge_probe(x, labels, 1.0, num_classes=2),
+                lambda: evaluation.nearest_neighbour_votes(x, labels, x, num_classes=2)):  # fmt: skip
+        with pytest.raises(ConfigError, match="labels: expected numbers from 0 to 1, got 2"):
+            fit()

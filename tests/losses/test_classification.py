@@ -52,8 +52,18 @@ def test_distillation_is_zero_where_the_teacher_is_and_gives_it_no_gradient():
         (lambda: losses.softmax_cross_entropy(jnp.ones((2, 3)), jnp.ones((2, 4))), r"got float32 \[2, 4\]"),
         (lambda: losses.softmax_cross_entropy(jnp.ones((2, 3)), jnp.zeros(2, int), label_smoothing=1.0), "below 1"),
         (lambda: losses.distillation_loss(jnp.ones((2, 3)), jnp.ones((2, 3)), temperature=0), "temperature: expected"),
+        (
+            lambda: losses.softmax_cross_entropy(jnp.ones((2, 3)), jnp.array([0, 3])),
+            "targets: expected numbers from 0 to 2",
+        ),
+        (lambda: losses.sigmoid_cross_entropy(jnp.ones((2, 3)), jnp.array([-1, 0])), "targets: .*, got -1"),
     ],
 )
 def test_wrong_targets_are_refused(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+def test_a_class_that_is_none_of_them_gives_nan_where_it_is_known_only_inside_jit():
+    found = jax.jit(losses.softmax_cross_entropy)(jnp.zeros((3, 2)), jnp.array([1, 2, -1]))
+    assert np.isnan(found).tolist() == [False, True, True]

@@ -16,7 +16,7 @@ from aijax.errors import ConfigError
 from aijax.interp import capture
 from aijax.models.attention import Attention, attend, attention_weights
 from aijax.models.rotary import rotate
-from aijax.models.transformer import TENSOR_RULES, empty_cache
+from aijax.models.transformer import TENSOR_RULES, Mlp, empty_cache
 
 
 def test_rotary_scores_depend_on_distance_only():
@@ -219,3 +219,12 @@ def test_cross_attention_needs_a_memory(rich):
     model, params, inputs = rich
     with pytest.raises(ConfigError, match="memory: cross-attention needs one"):
         jax.eval_shape(lambda params: model.apply({"params": params}, inputs["x"]), params)
+
+
+def test_what_enters_the_second_layer_of_the_mlp_may_be_dropped():
+    spec = models.BlockSpec(1, mlp_ratio=1.0, activation="relu", mlp_dropout_rate=0.5, biases=())
+    params = {name: {"kernel": jnp.eye(64)} for name in ("up", "down")}
+    x = jnp.ones((1, 4, 64))
+    kept = Mlp(spec, deterministic=False).apply({"params": params}, x, rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(kept)) == {0.0, 2.0}
+    np.testing.assert_array_equal(Mlp(spec).apply({"params": params}, x), x)
