@@ -1,10 +1,10 @@
 """Trains a small transformer on sequences in which a segment comes twice, until induction heads form, and names them.
 
-The loss is that of the tokens that the context tells; the others are random. They are told all at once, in a phase
-change, when heads of a later layer attend to what came after the earlier copy; they find it by what heads of an earlier
-layer wrote there, which attend to the position before (Olsson et al. 2022). One layer can do no such thing. The figure
-has the losses and heads' scores over the run, what ablating each head costs, and the patterns of the heads that are
-named.
+The loss is that of the tokens that the context tells, and a part of that of the others, which are random. The former
+are told all at once, in a phase change, when heads of a later layer attend to what came after the earlier copy; they
+find it by what heads of an earlier layer wrote there, which attend to the position before (Olsson et al. 2022). One
+layer can do no such thing. The figure has the losses and heads' scores over the run, what ablating each head costs, and
+the patterns of the heads that are named.
 """
 
 import jax
@@ -22,7 +22,7 @@ from aijax.interp.patching import sweep
 from aijax.train import Evaluation, Experiment
 from aijax.train.sinks import read_lines
 
-FIELDS = ("model",)
+FIELDS = ("model", "other_weight")
 ATTENTION = "decoder/block_{layer}/attention/{value}"
 KINDS = {"induction": "#d1605e", "previous_token": "#4878a8"}
 
@@ -37,6 +37,8 @@ def build(config, sources):
     train, held_out = sources["train"], sources["validation"]
     if "tokens" not in train.spec or train.classes is None:
         raise ConfigError(f"config.data.source: expected repeated_segments, got {config.data.source!r}")
+    if config.other_weight < 0:
+        raise ConfigError(f"config.other_weight: expected zero or more, got {config.other_weight}")
     length = train.spec["tokens"].shape[0]
     model = models.build(config.model, vocab_size=len(train.classes), context_length=length)
 
@@ -45,7 +47,8 @@ def build(config, sources):
 
     def loss_fn(params, batch, key):
         tokens = batch["tokens"]
-        return jnp.mean(token_losses(apply_fn(params, tokens), tokens), where=told_by_context(tokens)), {}
+        losses, told = token_losses(apply_fn(params, tokens), tokens), told_by_context(tokens)
+        return jnp.mean(losses, where=told) + config.other_weight * jnp.mean(losses, where=~told), {}
 
     def measure(params, batch):
         tokens = batch["tokens"]
@@ -176,6 +179,7 @@ def draw_induction(path, log, found, named, tokens):
         for place in np.ndindex(table.shape):
             composed.text(place[1], place[0], f"{table[place]:.2f}", ha="center", va="center", fontsize=8)
         composed.set(title="composition of keys", ylabel="head of layer 0", xlabel="head of layer 1")
+        composed.set(xticks=range(heads), yticks=range(heads))
     else:
         composed.set_axis_off()
     for axes in figure.axes:

@@ -39,7 +39,8 @@ def get_config(kind="two_layers"):
             "head_bias": True,
         }
     )
-    config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 1.3e-3, "weight_decay": 0.01, "b2": 0.98})
+    config.other_weight = 0.3
+    config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.01, "b2": 0.98})
     config.schedule = ConfigDict({"name": "constant", "warmup_steps": 50})
     config.log_every_steps = 50
     config.evaluate_every_steps = 50

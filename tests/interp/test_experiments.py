@@ -75,3 +75,30 @@ def test_inside_of_a_vision_transformer(run, tmp_path):
     assert metrics["lens_accuracy_after_2_blocks"] == pytest.approx(metrics["accuracy"], abs=1e-6)
     assert metrics["probe_accuracy_after_2_blocks"] > 0.5 > metrics["block_1_mean_explained_variance"] > 0
     assert metrics["accuracy_without_a_quarter_by_gradient"] <= metrics["accuracy"]
+
+
+@pytest.mark.slow
+def test_sparse_autoencoders_of_a_vision_transformer(run, tmp_path):
+    run("vit/digits", "--config.total_steps=8", "--config.tensorboard=False", "--config.batch_size=16")
+    small = ("--config.total_steps=60", "--config.latents=96", "--config.dead_after=20", "--config.reservoir_depth=2")
+    metrics, figures = run("interp/sae_digits", f"--config.run={tmp_path / 'run'}", *small, folder="inside")
+    assert figures == {"sae"}
+    for block in range(2):
+        told = {name.split("/")[-1]: value for name, value in metrics.items() if f"block_{block}" in name}
+        assert told["explained_variance"] > 0.5 and told["l0"] == pytest.approx(8, abs=0.5)
+        assert told["loss_recovered"] > 0.5 and 0 <= told["dead_share"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [1, 2])
+def test_induction_heads_are_looked_for(run, depth):
+    small = (
+        "--config.data.size=64", "--config.data.held_out_size=32", "--config.batch_size=16", "--config.total_steps=4",
+        "--config.evaluate_every_steps=2", "--config.model.width=16", f"--config.model.depth={depth}",
+        "--config.tensorboard=False", "--config.schedule.warmup_steps=1",
+    )  # fmt: skip
+    metrics, figures = run("interp/induction", *small)
+    assert figures == {"curves", "induction"}
+    assert metrics["induction_heads"] == metrics["previous_token_heads"] == 0
+    assert metrics["validation/repeat_loss"] == pytest.approx(np.log(40), abs=1)
+    assert {f"validation/induction_{depth - 1}_3", "validation/previous_token_0_0"} <= set(metrics)
