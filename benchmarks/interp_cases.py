@@ -197,10 +197,39 @@ def circuits() -> dict[str, tuple[Callable, tuple]]:
         "EAP-IG of activations, 10 steps": scored(interp.integrated_activations),
         "AtP*": scored(interp.attention_rescored),
         "one forward pass for each edge": (
-            lambda params, x: jax.lax.map(lambda i: gap(forward(params, x + i))[0], jnp.zeros(len(places), int)),
-            (params, stored["clean"]),
+            lambda params, x, shifts: jax.lax.map(lambda shift: gap(forward(params, x + shift)).mean(), shifts),
+            (params, stored["clean"], np.zeros(len(places), int)),
         ),
     }
+
+
+def sae_sites() -> dict[str, tuple[Callable, tuple]]:
+    """Returns the training of an autoencoder of one residual stream, and of four at once, their capture included."""
+    import jax
+    import optax
+
+    from aijax.interp import TopK, init_sae, init_sae_state, make_sae_step, site_activations
+    from aijax.models.published.transformer_lens import from_hooked_transformer
+
+    model, weights = from_hooked_transformer(TRANSFORMER, transformer_tensors())
+    kind, optimizer = TopK(k=32), optax.adam(1e-3)
+    step = make_sae_step(kind, optimizer, sites=True)
+
+    def init(key):
+        return init_sae_state(init_sae(key, kind, 256, 2048), optimizer)
+
+    def side(blocks):
+        names = [f"decoder/block_{i}/residual_mlp" for i in blocks]
+        activations = site_activations(lambda weights, tokens: model.apply({"params": weights}, tokens), names)
+
+        def run(states, weights, tokens):
+            states, metrics = step(states, {"x": activations(weights, tokens)}, None)
+            return metrics["loss"], states
+
+        states = jax.vmap(init)(jax.random.split(jax.random.key(0), len(names)))
+        return run, (states, weights, tokens_of(8, 128))
+
+    return {"one site": side([3]), "four sites": side(range(4))}
 
 
 CASES = {
@@ -219,6 +248,10 @@ CASES = {
         "one step of Adam of a TopK autoencoder, 256 to 4,096 latents, k 32, 512 rows, float32",
         sae,
         recorded={"sae-lens 6.54": "99 ms (recorded)"},
+    ),
+    "sae_sites": Case(
+        "the same of 1,024 rows and 2,048 latents with the capture of its rows from that transformer, by sites",
+        sae_sites,
     ),
     "circuits": Case(
         "one of 81 edges of a trained attention-only transformer, 16 x 24 tokens, float32; the value is the AUC",
