@@ -22,6 +22,7 @@ import numpy as np
 from aijax import losses
 from aijax.errors import ConfigError, DataError
 from aijax.evaluation.linear_probe import LinearProbe, check, logistic_probe, probe_scores, ridge_probe
+from aijax.indices import check_indices
 from aijax.lbfgs import lbfgs
 from aijax.linalg.vectors import check_count
 from aijax.typing import Any, Array, Bool, Callable, Float, Int, PRNGKey
@@ -81,10 +82,10 @@ def fit_logistic(
       options: of `aijax.lbfgs.lbfgs`.
 
     Raises:
-      ConfigError: a strength that is not positive, labels that are not one for each row.
-      DataError: labels outside of the classes.
+      ConfigError: a strength that is not positive, labels that are not one for each row or outside of the classes;
+        inside of `jit` these give NaN.
     """
-    check_labels(x, labels, num_classes)
+    _check(x, labels, num_classes)
     if isinstance(C, int | float) and not C > 0:
         raise ConfigError(f"C: expected a number above 0, got {C}")
     # of two classes W_1 = -W_0 at the minimum, and |W_1 - W_0|^2 = 2 (|W_0|^2 + |W_1|^2)
@@ -101,38 +102,38 @@ def fit_ridge(x: Float[Array, "n d"], labels: Int[Array, " n"], *, num_classes: 
     >>> probe_logits(probe, jnp.array([[1.0]])).round(3).tolist()
     [[0.0, 1.0]]
     """
-    check_labels(x, labels, num_classes)
+    _check(x, labels, num_classes)
     signed = ridge_probe(x, labels, l2, num_classes=num_classes)  # to -1 and 1
     return LinearProbe(signed.kernel / 2, (signed.bias + 1) / 2)
 
 
-def mean_difference(x: Float[Array, "n d"], labels: Int[Array, " n"], *, classes: tuple = (0, 1)) -> Float[Array, " d"]:
-    """Returns the direction from the mean of the first class to that of the second.
+def mean_difference(
+    x: Float[Array, "n d"], labels: Int[Array, " n"], *, num_classes: int = 2, classes: tuple[int, int] = (0, 1)
+) -> Float[Array, " d"]:
+    """Returns the direction from the mean of the first class to that of the second, NaN where one has no rows.
 
     Raises: as `fit_logistic`.
 
     >>> mean_difference(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1])).tolist()
     [2.0, 0.0]
     """
-    check(x, labels)
-    first, second = (_class_mean(x, labels == label) for label in classes)
-    return second - first
+    _check(x, labels, num_classes)
+    means, _ = _class_means(x, labels, num_classes)
+    return means[classes[1]] - means[classes[0]]
 
 
 def lda_direction(
-    x: Float[Array, "n d"], labels: Int[Array, " n"], *, num_classes: int, classes: tuple = (0, 1)
+    x: Float[Array, "n d"], labels: Int[Array, " n"], *, num_classes: int = 2, classes: tuple[int, int] = (0, 1)
 ) -> Float[Array, " d"]:
     """Returns the direction of linear discriminant analysis between two of the classes; the covariance is that within
     all classes, `sum_i (x_i - mean_(y_i))(x_i - mean_(y_i))' / (n - num_classes)`.
 
     Raises: as `fit_logistic`; a covariance without inverse gives what is not finite.
     """
-    check_labels(x, labels, num_classes)
-    one_hot = jax.nn.one_hot(labels, num_classes, dtype=x.dtype)
-    means = one_hot.T @ x / jnp.maximum(one_hot.sum(axis=0), 1)[:, None]
-    centred = x - means[labels]
-    covariance = centred.T @ centred / (len(x) - num_classes)
-    return jnp.linalg.solve(covariance, mean_difference(x, labels, classes=classes))
+    _check(x, labels, num_classes)
+    means, own = _class_means(x, labels, num_classes)
+    covariance = (x - own).T @ (x - own) / (len(x) - num_classes)
+    return jnp.linalg.solve(covariance, means[classes[1]] - means[classes[0]])
 
 
 def fit_mlp(
@@ -158,7 +159,7 @@ def fit_mlp(
 
     Raises: as `fit_logistic`.
     """
-    check_labels(x, labels, num_classes)
+    _check(x, labels, num_classes)
     check_count("width", width)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation = jnp.where(deviation > 0, deviation, 1)
@@ -192,7 +193,8 @@ def control_labels(key: PRNGKey, types: Int[Array, " n"], *, num_types: int, num
     >>> bool(labels[0] == labels[2])
     True
     """
-    return jax.random.randint(key, (num_types,), 0, num_classes)[types]
+    check_indices("types", types, num_types)
+    return jax.random.randint(key, (num_types,), 0, num_classes).at[types].get(mode="fill", fill_value=-1)
 
 
 def selectivity(
@@ -230,17 +232,13 @@ def probe_accuracy(probe: LinearProbe | MLPProbe, x: Float[Array, "n d"], labels
     return jnp.mean(jnp.argmax(probe_logits(probe, x), axis=-1) == labels)
 
 
-def check_labels(x: Array, labels: Array, num_classes: int) -> None:
-    """Raises a `ConfigError` for labels that are not one for each row, a `DataError` for one outside of the classes."""
-    check(x, labels)
+def _check(x, labels, num_classes):
     check_count("num_classes", num_classes, least=2)
-    if isinstance(labels, jax.core.Tracer):
-        return
-    known = np.asarray(labels)
-    if known.size and not (known.min() >= 0 and known.max() < num_classes):
-        wrong = known[(known < 0) | (known >= num_classes)][0]
-        raise DataError(f"labels: expected 0 to {num_classes - 1} for {num_classes} classes, got {wrong}")
+    check(x, labels, num_classes)
 
 
-def _class_mean(x, mask):
-    return jnp.sum(jnp.where(mask[:, None], x, 0), axis=0) / jnp.sum(mask)
+def _class_means(x, labels, num_classes):
+    """Returns the mean of each class, and that of each row's class, NaN for labels that are none of the classes."""
+    one_hot = jax.nn.one_hot(labels, num_classes, dtype=x.dtype)
+    means = one_hot.T @ x / one_hot.sum(axis=0)[:, None]
+    return means, means.at[labels].get(mode="fill", fill_value=jnp.nan)

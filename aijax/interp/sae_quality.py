@@ -13,6 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from aijax.errors import ConfigError
 from aijax.interp.capture import capture, intervene
 from aijax.interp.sae import sae_decode, sae_encode
 from aijax.interp.sae_terms import squared_error
@@ -93,21 +94,23 @@ def splice_sae(apply_fn: Callable, saes: Mapping[str, tuple[Any, Params]]) -> Ca
     Args:
       apply_fn: such as `apply_fn(params, x)`.
       saes: name of the activation (a pattern, as of `intervene`) to `(architecture, params)`, or to
-        `(architecture, params, input name)` for a transcoder of another activation.
+        `(architecture, params, input name)` for a transcoder of another activation, as it
+        is without changes.
 
     Raises, when it is called:
       ConfigError: a name that matches nothing, activations of another width.
     """
-    auto = {name: found for name, found in saes.items() if len(found) == 2}
-    across = {name: found for name, found in saes.items() if len(found) == 3}
 
     def run(*args, **kwargs):
-        inputs = sorted({source for _, _, source in across.values()})
-        values = capture(apply_fn, inputs)(*args, **kwargs)[1] if inputs else {}
-        changes = {name: _reconstruction(architecture, params) for name, (architecture, params) in auto.items()}
-        for name, (architecture, params, source) in across.items():
-            changed = _reconstruction(architecture, params)(values[source])
-            changes[name] = lambda value, changed=changed: changed.astype(value.dtype)
+        changes = {}
+        for name, (architecture, params, *source) in saes.items():
+            changes[name] = change = _reconstruction(architecture, params)
+            if source:
+                _, values = capture(apply_fn, source)(*args, **kwargs)
+                if len(values) != 1:
+                    raise ConfigError(f"{source[0]}: expected the name of one value, and it is of {', '.join(values)}")
+                made = change(*values.values())
+                changes[name] = lambda old, made=made: made.astype(old.dtype)
         return intervene(apply_fn, changes)(*args, **kwargs)
 
     return run

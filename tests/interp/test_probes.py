@@ -72,8 +72,8 @@ def test_a_hidden_layer_reads_what_no_line_does_and_is_less_selective():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: fit_logistic(np.ones((3, 2)), np.array([0, 1, 3]), num_classes=3), DataError, "to 2 .* got 3"),
-        (lambda: fit_ridge(np.ones((3, 2)), np.array([0, -1, 1]), num_classes=2), DataError, "got -1"),
+        (lambda: fit_logistic(np.ones((3, 2)), np.array([0, 1, 3]), num_classes=3), ConfigError, "to 2, got 3"),
+        (lambda: fit_ridge(np.ones((3, 2)), np.array([0, -1, 1]), num_classes=2), ConfigError, "got -1"),
         (lambda: fit_ridge(np.ones((3, 2)), np.array([0, 1]), num_classes=2), ConfigError, "one for each row"),
         (lambda: fit_logistic(np.ones((2, 2)), np.array([0, 1]), num_classes=2, C=0.0), ConfigError, "C: expected"),
         (lambda: fit_logistic(np.ones((2, 2)), np.array([0, 0]), num_classes=1), ConfigError, "num_classes: expected"),

@@ -64,5 +64,7 @@ def test_a_transcoder_takes_the_place_of_what_it_was_trained_to_give():
     across = SPLIT | {"decoder": np.concatenate([WEIGHTS, -WEIGHTS])}
     spliced = splice_sae(two, {"output": (KIND, across, "input")})(WEIGHTS, X)
     np.testing.assert_allclose(spliced, X @ WEIGHTS, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"input\|output: expected the name of one value"):
+        splice_sae(two, {"output": (KIND, across, "input|output")})(WEIGHTS, X)
     with pytest.raises(ConfigError, match="'imput' matches no value of the function; did you mean 'input'"):
         splice_sae(two, {"output": (KIND, across, "imput")})(WEIGHTS, X)
