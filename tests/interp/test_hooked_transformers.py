@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.interp import capture
+from aijax.interp import capture, intervene, tap_names
 from aijax.models.published.transformer_lens import hook_taps
 
 TOLERANCE = {"rtol": 1e-7, "atol": 1e-9}
@@ -64,3 +64,27 @@ def test_what_the_branches_and_the_heads_add_is_told(run):
     np.testing.assert_allclose(np.stack(parts), case["decomposed_resid"], **TOLERANCE)
     heads = [np.moveaxis(values[hooks[f"blocks.{i}.attn.hook_result"]], 2, 0) for i in range(model.depth)]
     np.testing.assert_allclose(np.concatenate(heads), case["head_results"], **TOLERANCE)
+
+
+def test_taking_out_what_a_head_adds_is_taking_out_the_head(hooked):
+    model, params, case = hooked("tl_forward_llama")
+    tokens = jnp.asarray(case["tokens"], jnp.int32)
+
+    def without(value):
+        change = {f"decoder/block_1/attention/{value}": lambda x: x.at[:, :, 1].set(0)}
+        return jax.jit(intervene(lambda params: model.apply({"params": params}, tokens), change))(params)
+
+    np.testing.assert_allclose(without("results"), without("heads"), rtol=1e-4, atol=1e-5)
+    assert np.abs(without("heads") - case["logits"]).max() > 1e-2
+
+
+def test_what_is_not_asked_for_is_not_made(hooked):
+    model, params, case = hooked("tl_forward_gemma2")
+
+    def forward(params):
+        return model.apply({"params": params}, jnp.asarray(case["tokens"], jnp.int32))
+
+    names = tap_names(forward, params)
+    assert not any(name.endswith(("scores", "weights", "results", "divisor", "normalized")) for name in names)
+    everything = tap_names(forward, params, names=list(hook_taps(model).values()))
+    assert set(hook_taps(model).values()) <= set(everything)
