@@ -8,8 +8,9 @@ the step (T. Bricken et al., Towards monosemanticity (2023), appendix "Advice fo
     step = make_sae_step(TopK(k=32), optax.adam(1e-3), dead_after=500)
     state, metrics = step(state, {"x": activations}, key)
 
-is a step of `aijax.train.train`. For K sites `x` is `[K, n, d]`, the state is that of K autoencoders, and `sites=True`;
-with a mesh the sites are split over its devices, which then need not talk to each other.
+is a step of `aijax.train.train`; latents are resampled between two runs of the loop. For K sites `x` is `[K, n, d]`,
+the state is that of K autoencoders, and `sites=True`; with a mesh the sites are split over its devices, which then need
+not talk to each other.
 """
 
 import dataclasses
@@ -73,7 +74,8 @@ def sae_step(
     """Returns the state after one update, and the losses, l0, explained variance and share of dead latents before it.
 
     Args:
-      architecture: a kind, such as `TopK(k=32)`.
+      architecture: a kind, such as `TopK(k=32)`, or a function of the step that gives one, for a coefficient that is
+        raised by and by: `lambda step: L1(0.1 * jnp.minimum(step / 1000, 1))`.
       optimizer: the update rule.
       state: as `init_sae_state` makes it.
       x: activations.
@@ -85,6 +87,7 @@ def sae_step(
     Raises:
       ConfigError: as `sae_loss`.
     """
+    architecture = architecture(state.step) if callable(architecture) else architecture
     dead = None if dead_after is None else state.idle >= dead_after
     gradient = jax.grad(lambda params: sae_loss(architecture, params, x, target, dead=dead), has_aux=True)
     slopes, output = gradient(state.params)
@@ -120,7 +123,7 @@ def make_sae_step(
     transcoders, `target`.
 
     Args:
-      architecture: a kind, or, with `sites`, one whose coefficients have the sites' axis.
+      architecture: as of `sae_step`; with `sites`, a kind's coefficients may have the sites' axis.
       optimizer: the update rule.
       sites: whether state, `x` and `target` have an axis of sites before all others. Metrics are means over the sites,
         and those of each are named `site_0/loss` and so on.
@@ -131,16 +134,17 @@ def make_sae_step(
       ConfigError: as `sae_loss`, and a number of sites that the devices do not divide.
     """
 
-    def step(architecture, state, x, target):
-        return sae_step(architecture, optimizer, state, x, target, **options)
+    def step(kind, state, x, target):
+        return sae_step(architecture if kind is None else kind, optimizer, state, x, target, **options)
 
     if not sites:
-        return lambda state, batch, key: step(architecture, state, batch["x"], batch.get("target"))
+        return lambda state, batch, key: step(None, state, batch["x"], batch.get("target"))
 
     def many(state, batch, key):
         x, target = batch["x"], batch.get("target")
         count = x.shape[0]
-        mapped = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), architecture)
+        kind = None if callable(architecture) else architecture
+        mapped = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), kind)
         if count != len(state.step):
             raise ConfigError(f"x: expected activations of {len(state.step)} sites, got {x.shape}")
         run = jax.vmap(step)

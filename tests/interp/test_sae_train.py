@@ -110,11 +110,16 @@ def test_sites_on_eight_devices_are_trained_as_each_alone():
     np.testing.assert_allclose(metrics["loss"], np.mean([metrics[f"site_{i}/loss"] for i in range(8)]), rtol=1e-5)
 
 
-def test_rows_of_the_decoder_stay_of_norm_1():
-    kind = sae_architecture("l1", coefficient=0.1, weigh_by_decoder=False)
+def test_rows_of_the_decoder_stay_of_norm_1_and_coefficients_follow_the_step():
+    def kind(step):
+        return sae_architecture("l1", coefficient=0.1 * step, weigh_by_decoder=False)
+
     x = jax.random.normal(jax.random.key(1), (N, D))
-    state = init_sae_state(init_sae(jax.random.key(0), kind, D, M, decoder_norm=1.0), ADAM)
-    state, _ = jax.jit(make_sae_step(kind, ADAM, unit_rows=True))(state, {"x": x}, None)
+    state = init_sae_state(init_sae(jax.random.key(0), kind(0), D, M, decoder_norm=1.0), ADAM)
+    step = jax.jit(make_sae_step(kind, ADAM, unit_rows=True))
+    state, first = step(state, {"x": x}, None)
+    state, second = step(state, {"x": x}, None)
+    assert first["l1_loss"] == 0 and second["l1_loss"] > 0
     np.testing.assert_allclose(np.linalg.norm(state.params["decoder"], axis=1), 1, rtol=1e-5)
     slopes = np.asarray(without_radial(x[:M], state.params["decoder"]))
     np.testing.assert_allclose(np.sum(slopes * state.params["decoder"], axis=1), 0, atol=1e-5)
