@@ -58,6 +58,8 @@ RECORDED = {
 PLAIN = ("eigenvalues:mlp", "eigenvalues:cnn", "density:small", "surface:mlp")
 TORCH = ("eigenvalues:mlp", "eigenvalues:cnn", "surface:mlp")
 WIDTHS = {"mlp": (20, 64, 64, 10), "small": (12, 24, 20, 5)}
+SEEDS = {"mlp": 0, "small": 3, "cnn": 1}
+DESCENT = {"mlp": 150, "small": 300}
 EXAMPLES = {"mlp": 512, "small": 256, "cnn": 128}
 STEPS = 60
 
@@ -129,24 +131,22 @@ def measure(side, case, folder, repeats):
 
 def arrays(name):
     """Returns weights and biases by layer, inputs and labels, in float64; an MLP is trained by gradient descent."""
-    rng = np.random.default_rng(0)
-    n = EXAMPLES[name]
+    rng, n = np.random.default_rng(SEEDS[name]), EXAMPLES[name]
     if name == "cnn":
+        x, y = rng.normal(size=(n, 1, 12, 12)), rng.integers(0, 5, n)
         shapes = {"conv1": (16, 1, 3, 3), "conv2": (32, 16, 3, 3), "head": (5, 32)}
-        params = {
-            layer: (rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5, 0.1 * rng.normal(size=shape[0]))
-            for layer, shape in shapes.items()
-        }
-        return params, rng.normal(size=(n, 1, 12, 12)), rng.integers(0, 5, n)
+        weights = [rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5 for shape in shapes.values()]
+        biases = [0.1 * rng.normal(size=shape[0]) for shape in shapes.values()]
+        return dict(zip(shapes, zip(weights, biases, strict=True), strict=True)), x, y
     widths = WIDTHS[name]
-    x = rng.normal(size=(n, widths[0]))
-    y = (x @ rng.normal(size=(widths[0], widths[-1])) + rng.normal(size=(n, widths[-1]))).argmax(1)
+    teacher, x = rng.normal(size=(widths[0], widths[-1])), rng.normal(size=(n, widths[0]))
+    y = (x @ teacher + rng.normal(size=(n, widths[-1]))).argmax(1)
     layers = itertools.pairwise(widths)
     params = {f"layer{i}": (rng.normal(size=pair) / pair[0] ** 0.5, np.zeros(pair[1])) for i, pair in enumerate(layers)}
     import jax
 
     step = jax.jit(lambda p: jax.tree.map(lambda a, g: a - 0.5 * g, p, jax.grad(jax_loss(name))(p, (x, y))))
-    for _ in range(300):
+    for _ in range(DESCENT[name]):
         params = step(params)
     return params, x, y
 
@@ -221,8 +221,8 @@ def of_jax(side, task, name, stored):
             found = landscape.compute_hessian_eigenvalues(loss_fn, params, batch, 10, which="magnitude")
             return jax.block_until_ready(found)
 
-        products = 50 + 8 * (int(run().restarts) - 1)  # where every sweep after the first looks for copies
-        return run, lambda pairs: worst(pairs.values, stored, products)
+        # where every sweep after the first looks for copies
+        return run, lambda pairs: worst(pairs.values, stored, 50 + 8 * (int(pairs.restarts) - 1))
     if task == "surface":
         directions = [landscape.random_direction(jax.random.key(i), params) for i in range(2)]
         if side == "plain":

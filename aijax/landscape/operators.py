@@ -161,16 +161,24 @@ def subset(params: Params, patterns: str | list[str]) -> tuple[dict[str, Array],
 
 def check_loss(loss_fn: LossFn, params: Params, batches: Batches, *, twice: bool = False) -> None:
     """Raises a `ConfigError` for a loss that is no scalar or, where it is to be, not twice differentiable."""
-    batch = jax.eval_shape(lambda group: jax.tree.map(lambda leaf: leaf[0], group), batches.groups[0])
-    found = jax.eval_shape(loss_fn, params, batch)
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batches.groups[0])
+    found = _loss.eval_shape(loss_fn, params, batch)
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
         told = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", found)
         raise ConfigError(f"loss_fn: expected a floating scalar, the mean loss of a batch, got {told}")
     if twice:
         try:
-            jax.eval_shape(lambda p, batch: jax.jvp(lambda p: jax.grad(loss_fn)(p, batch), (p,), (p,)), params, batch)
+            _slope_along_itself.eval_shape(loss_fn, params, batch)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"loss_fn: it cannot be differentiated twice: {str(error).splitlines()[0]}") from None
+
+
+# compiled functions remember what they have traced: a loss is looked at once for all parameters of its shapes
+_loss = jax.jit(lambda loss_fn, params, batch: loss_fn(params, batch), static_argnums=0)
+_slope_along_itself = jax.jit(
+    lambda loss_fn, params, batch: jax.jvp(lambda p: jax.grad(loss_fn)(p, batch), (params,), (params,)),
+    static_argnums=0,
+)
 
 
 def _hessian_product(loss_fn, params, batches, v):

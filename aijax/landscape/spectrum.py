@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 
 from aijax import linalg
 from aijax.errors import choose
 from aijax.landscape.operators import LossFn, hessian, linearize
 from aijax.linalg import Eigenpairs, lanczos
-from aijax.linalg.vectors import check_count, check_operator, dimension, dtype_of, like, random_like
+from aijax.linalg.vectors import check_count, check_operator, dimension, dtype_of, like, random_vector
 from aijax.typing import Any, Array, Callable, Float, Params, PRNGKey, PyTree
 
 # products that look for repeated eigenvalues: such stand out of the bulk of a Hessian
@@ -130,9 +131,8 @@ def spectral_density(
     matvec = linearize(matvec)
     steps = min(steps, dimension(shape))
     if probes is None:
-        probes = jax.vmap(lambda key: random_like(key, shape, jax.random.rademacher))(
-            jax.random.split(key, num_samples)
-        )
+        draw = lambda key: random_vector(key, shape, jax.random.rademacher)  # noqa: E731
+        probes = jax.vmap(draw)(jax.random.split(key, num_samples))
 
     def process(probe):
         values, vectors = jnp.linalg.eigh(lanczos(matvec, probe, steps).tridiagonal())
@@ -201,4 +201,12 @@ _product = jax.jit(lambda linear, v: linear(v))
 
 
 def _convolves(matvec, params):
-    return "conv_general_dilated" in str(jax.make_jaxpr(matvec)(params))
+    return _has_convolution(_product.trace(matvec, params).jaxpr.jaxpr)
+
+
+def _has_convolution(jaxpr):
+    return any(
+        equation.primitive.name == "conv_general_dilated"
+        or any(map(_has_convolution, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )

@@ -15,13 +15,11 @@ No product is spent on checking: with Q the basis, `A Q = Q T + r e_m^T` tells t
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from aijax.errors import ConfigError, choose
 from aijax.linalg.coupled_eigen import coupled_eigh
@@ -36,6 +34,7 @@ from aijax.linalg.vectors import (
     like,
     norm,
     orthogonalise,
+    random_vector,
     scale,
 )
 from aijax.typing import Array, Callable, PRNGKey, PyTree
@@ -287,8 +286,5 @@ def _orthogonal_unit(key, basis, room):
 
 
 def _random_unit(key, shape):
-    # one draw for all leaves: each draw is slow to compile
-    leaves, structure = jax.tree.flatten(shape)
-    flat = jax.random.normal(key, (dimension(shape),), leaves[0].dtype)
-    parts = jnp.split(flat / jnp.linalg.norm(flat), np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1])
-    return structure.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+    v = random_vector(key, shape)
+    return scale(1 / norm(v), v)

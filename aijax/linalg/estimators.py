@@ -29,7 +29,7 @@ from aijax.linalg.vectors import (
     inner,
     like,
     orthonormal_basis,
-    random_like,
+    random_vector,
 )
 from aijax.typing import Callable, PRNGKey, PyTree
 
@@ -123,7 +123,7 @@ def _estimate(form, matvec, key, example, num_products, method, batch_size):
 
 def _hutchinson(form, matvec, key, shape, num_products, batch_size):
     def sample(key):
-        z = random_like(key, shape, jax.random.rademacher)
+        z = random_vector(key, shape, jax.random.rademacher)
         return form(z, matvec(z))
 
     return mean_over_probes(sample, key, num_products, batch_size)
@@ -136,7 +136,7 @@ def _hutch_plus_plus(form, matvec, key, shape, num_products, batch_size):
     basis, _ = orthonormal_basis(jax.lax.stop_gradient(_products(matvec, sketch, batch_size)))
 
     def sample(key):
-        z = random_like(key, shape, jax.random.rademacher)
+        z = random_vector(key, shape, jax.random.rademacher)
         u = jax.tree.map(jnp.subtract, z, combine(components(basis, z), basis))
         return form(u, matvec(u))
 
@@ -177,7 +177,7 @@ _METHODS = {"hutchinson": _hutchinson, "hutch++": _hutch_plus_plus, "xtrace": _l
 
 
 def _random_rows(key, shape, count, sampler):
-    return jax.vmap(lambda key: random_like(key, shape, sampler))(jax.random.split(key, count))
+    return jax.vmap(lambda key: random_vector(key, shape, sampler))(jax.random.split(key, count))
 
 
 def _products(matvec, rows, batch_size):

@@ -5,6 +5,7 @@ counts vectors that stand side by side; inner products and coefficients then hav
 leaves have one more axis, the first.
 """
 
+import itertools
 import math
 
 import jax
@@ -146,6 +147,15 @@ def random_like(key: PRNGKey, shape: PyTree, sampler: Callable = jax.random.norm
     leaves, structure = jax.tree.flatten(shape)
     keys = jax.random.split(key, len(leaves))
     return structure.unflatten([sampler(k, leaf.shape, dtype=leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+def random_vector(key: PRNGKey, shape: PyTree, sampler: Callable = jax.random.normal) -> PyTree:
+    """Returns what `random_like` does by one draw for all leaves: far quicker to compile for a tree of many."""
+    leaves, structure = jax.tree.flatten(shape)
+    flat = sampler(key, (dimension(shape),), dtype=leaves[0].dtype)
+    ends = [0, *itertools.accumulate(math.prod(leaf.shape) for leaf in leaves)]
+    parts = [flat[start:end] for start, end in itertools.pairwise(ends)]
+    return structure.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
 
 def _times(coefficient: Array, a: Array) -> Array:
