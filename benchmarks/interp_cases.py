@@ -190,8 +190,8 @@ def circuits() -> dict[str, tuple[Callable, tuple]]:
         return auc, (run,)
 
     return {
-        "exact, one edge at a time": scored(interp.edge_effects, batch_size=1),
-        "exact, 16 edges at a time": scored(interp.edge_effects),
+        "exact, one edge at a time": scored(interp.edge_effects),
+        "exact, 8 edges at a time": scored(interp.edge_effects, batch_size=8),
         "EAP": scored(interp.edge_attribution),
         "EAP-IG, 10 steps": scored(interp.integrated_inputs),
         "EAP-IG of activations, 10 steps": scored(interp.integrated_activations),

@@ -75,7 +75,7 @@ def circuit_curves(
     sizes: tuple[int, ...] | None = None,
     draws: int = 3,
     probes: int = 4,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> Curves:
     """Returns how good the circuits of the edges of largest absolute score are, beside random ones.
 
@@ -86,7 +86,8 @@ def circuit_curves(
       sizes: numbers of edges, ascending; None for about twelve at equal ratios.
       draws: random circuits of each size.
       probes: random edges of each circuit, without which it is tried for its minimality; at most all.
-      batch_size: runs at a time; there are (1 + draws) (2 + probes) for each size.
+      batch_size: runs at a time, None for as many as have 16 examples together; there are (1 + draws) (2 + probes) for
+        each size.
 
     Raises:
       ConfigError: sizes that do not ascend within 1 and the number of edges, no draws or probes.

@@ -78,7 +78,7 @@ def circuit_discovery(
     sizes: tuple[int, ...] | None = None,
     draws: int = 3,
     probes: int = 4,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     key: PRNGKey | None = None,
     **options: Any,
 ) -> Circuit:
@@ -104,7 +104,7 @@ def circuit_discovery(
         `sizes` that are faithful enough. ACDC chooses itself.
       faithfulness: what is enough.
       sizes, draws, probes: of the curves, see `circuit_curves`.
-      batch_size: runs at a time: it bounds the memory.
+      batch_size: runs at a time, which bounds the memory; None for as many as have 16 examples together.
       key: of random edges; None for key 0.
       options: of the method, as above.
 
@@ -139,7 +139,7 @@ def circuit_discovery(
     return Circuit(kept, scores, f[0], 1 - f[1], curves, behaviour.graph)
 
 
-def _scored(behaviour: Contrast, method: str, batch_size: int, options: dict):
+def _scored(behaviour: Contrast, method: str, batch_size: int | None, options: dict):
     """Scores of the edges, and which are kept where the method says so."""
     if method != "acdc":
         batched = {"batch_size": batch_size} if method in ("exact", "atp_star") else {}

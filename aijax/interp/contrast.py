@@ -21,6 +21,7 @@ from aijax.interp.walk import unjitted
 from aijax.typing import Array, Float, PyTree
 
 STATIC = {"static": True}
+EXAMPLES_AT_A_TIME = 16
 ABLATIONS = {
     "mean": lambda value: value.mean(0, keepdims=True),
     "zero": lambda value: jnp.zeros_like(value[:1]),
@@ -107,17 +108,19 @@ def output(contrast: Contrast, patched: Float[Array, " edges"]) -> PyTree:
 
 
 @partial(jax.jit, static_argnames="batch_size")
-def outcomes(contrast: Contrast, patched: Float[Array, "n edges"], *, batch_size: int = 16) -> Float[Array, " n"]:
+def outcomes(
+    contrast: Contrast, patched: Float[Array, "n edges"], *, batch_size: int | None = None
+) -> Float[Array, " n"]:
     """Returns F for each of n choices of patched edges, as one program that has `batch_size` of them at a time.
 
-    A choice takes the memory of a run, so the batch bounds that of all.
+    A choice takes the memory of a run, so the batch bounds that of all; None for as many as have 16 examples together.
     """
-    return jax.lax.map(partial(outcome, contrast), patched, batch_size=batch_size)
+    return map_runs(contrast, partial(outcome, contrast), patched, batch_size)
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def edge_effects(
-    contrast: Contrast, kept: Float[Array, " edges"] | None = None, *, batch_size: int = 16
+    contrast: Contrast, kept: Float[Array, " edges"] | None = None, *, batch_size: int | None = None
 ) -> Float[Array, " edges"]:
     """Returns for each edge F with it patched less F without: its exact effect, by a run for each.
 
@@ -125,7 +128,7 @@ def edge_effects(
       contrast: of `contrast`.
       kept: edges of a circuit, 1 for those it has: all others are patched from the start, and have no effect.
         None for all edges.
-      batch_size: runs at a time.
+      batch_size: runs at a time; None for as many as have 16 examples together.
     """
     count = len(contrast.graph.pairs)
     kept = jnp.ones(count) if kept is None else jnp.asarray(kept, float)
@@ -134,7 +137,20 @@ def edge_effects(
     def effect(edge):
         return outcome(contrast, (1 - kept).at[edge].set(1)) - start
 
-    return jax.lax.map(effect, jnp.arange(count), batch_size=batch_size)
+    return map_runs(contrast, effect, jnp.arange(count), batch_size)
+
+
+def map_runs(contrast: Contrast, run: Callable[[PyTree], PyTree], cases: PyTree, batch_size: int | None) -> PyTree:
+    """Returns `run(case)` for each case along the first axis, some at a time; None for 16 examples in all.
+
+    Raises:
+      ConfigError: a batch size below 1.
+    """
+    if batch_size is None:
+        batch_size = max(1, EXAMPLES_AT_A_TIME // jnp.shape(jax.tree.leaves(contrast.inputs)[0])[0])
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
+    return jax.lax.map(run, cases, batch_size=None if batch_size == 1 else batch_size)
 
 
 def _check_alike(inputs, corrupted):

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError, UnsupportedError
-from aijax.interp.contrast import Contrast
+from aijax.interp.contrast import Contrast, map_runs
 from aijax.interp.edges import EdgeChanges, visit, writer_values
 from aijax.interp.residual_graph import TAPS, Graph
 from aijax.typing import Array, Float
@@ -81,13 +81,15 @@ def integrated_activations(contrast: Contrast, *, steps: int = 10) -> Float[Arra
 
 
 @partial(jax.jit, static_argnames=("grad_drop", "batch_size"))
-def attention_rescored(contrast: Contrast, *, grad_drop: bool = False, batch_size: int = 16) -> Float[Array, " edges"]:
+def attention_rescored(
+    contrast: Contrast, *, grad_drop: bool = False, batch_size: int | None = None
+) -> Float[Array, " edges"]:
     """Returns the scores of AtP*: EAP, with the weights of attention computed anew for patched queries and keys.
 
     Args:
       contrast: of `contrast`, of a function whose attention has the tap `weights`, `[b, h, t, s]`.
       grad_drop: whether scores are of GradDrop, which have no signs.
-      batch_size: how many patched inputs of attention are there at a time.
+      batch_size: how many patched inputs of attention are there at a time; None for 16 examples in all.
 
     Raises:
       UnsupportedError: a component with queries or keys that has no tap `weights`.
@@ -263,7 +265,7 @@ def _rescored(contrast, heads, slopes, grad_drop, batch_size):
         return _reduced(jnp.concatenate(parts, axis=-1), grad_drop)  # of each head
 
     cases = jnp.meshgrid(jnp.arange(len(graph.writers)), jnp.arange(len(RESCORED)), indexing="ij")
-    table = jax.lax.map(score, tuple(case.ravel() for case in cases), batch_size=batch_size)
+    table = map_runs(contrast, score, tuple(case.ravel() for case in cases), batch_size)
     firsts = dict(zip(heads, np.cumsum([0, *(old.shape[1] for old in now)])[:-1], strict=True))
     part = np.asarray([firsts[uses[reader][1:3]] + uses[reader][3] for reader in columns], int)
     return table[rows * len(RESCORED) + use, part], edges

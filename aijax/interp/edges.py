@@ -118,5 +118,6 @@ class EdgeChanges:
         """Returns what a readers' site is to add, given how much of each edge is patched."""
         site = self._graph.reader_sites[number]
         writers, change = self.before(number)
-        added = jnp.einsum("...wd,wr->...rd", change, table[writers, site.rows].astype(change.dtype))
+        shares = table[writers, site.rows].astype(change.dtype).T
+        added = jnp.broadcast_to(shares, (*change.shape[:-2], *shares.shape)) @ change
         return added if site.parts else added[..., 0, :]

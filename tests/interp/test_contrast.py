@@ -80,5 +80,7 @@ def test_what_cannot_be_contrasted_is_told(small_net):
         made(lambda y: jnp.ones(8))
     with pytest.raises(ConfigError, match="ablation: unknown value 'means'; did you mean 'mean'"):
         made(ablation="means")
+    with pytest.raises(ConfigError, match="batch_size: expected at least 1, got 0"):
+        edge_effects(made(ablation="zero"), batch_size=0)
     with pytest.raises(DataError, match="inputs: the mean over one example is the example"):
         contrast(small_net.apply_fn, small_net.params, small_net.clean[:1], last)
