@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError, DataError
+from aijax.indices import check_indices
 from aijax.interp.capture import capture
 from aijax.typing import Array, Callable, Float, Int, Params, PyTree
 
@@ -102,7 +103,8 @@ def compute_neuron_activation_patterns(
       params: of it; they and the batches may be sharded.
       batches: a list or an iterator of batches, or one batch; their arrays count examples first.
       layer_name: of a tap or the path of a module, or a pattern that matches one.
-      labels: classes of all examples, in the order of the batches.
+      labels: classes of all examples, in the order of the batches; one that is none of the classes and known only
+        inside `jit` makes all means of classes NaN.
       num_classes: None for the largest label and one.
       top_k: examples that are kept of each neuron.
       threshold: above it a neuron is active.
@@ -110,7 +112,7 @@ def compute_neuron_activation_patterns(
 
     Raises:
       ConfigError: a name that is not there (the nearest are told) or matches several, a layer that is not there, a
-        value of `top_k` that is not positive, labels without two classes.
+        value of `top_k` that is not positive, fewer than two classes, a label that is none of them.
       DataError: no batch, fewer examples than `top_k`, another number of labels, a value that does not count examples
         first.
 
@@ -177,8 +179,7 @@ def _number_of_classes(labels, num_classes):
         num_classes = int(np.max(labels, initial=0)) + 1
     if num_classes < 2:
         raise ConfigError(f"num_classes: expected 2 or more to tell apart, got {num_classes}")
-    if not isinstance(labels, jax.core.Tracer) and not 0 <= np.min(labels) <= np.max(labels) < num_classes:
-        raise DataError(f"labels: expected 0 to {num_classes - 1}, got {np.min(labels)} to {np.max(labels)}")
+    check_indices("labels", labels, num_classes)
     return num_classes
 
 
@@ -198,7 +199,8 @@ def _update(apply_fn, layer_name, layer, top_k, classes, state, params, batch, l
         "absolute": jnp.sum(jnp.abs(flat), 0),
     }
     if classes is not None:
-        one_hot = jax.nn.one_hot(labels, classes, dtype=flat.dtype)
+        known = (labels >= 0) & (labels < classes)
+        one_hot = jnp.where(known[:, None], jax.nn.one_hot(labels, classes, dtype=flat.dtype), jnp.nan)
         new["class_counts"] = one_hot.sum(0) * values.shape[1]
         new["class_sums"] = values.sum(1).T @ one_hot
     top = {

@@ -174,9 +174,10 @@ def restricted_logits(logits: Float[Array, "n p"], frequencies: Int[Array, " k"]
 
     Args:
       logits: of all pairs.
-      frequencies: the key ones, from 1 to p // 2.
+      frequencies: the key ones, from 1 to p // 2; others that are known only inside `jit` give NaN.
 
     Raises:
+      ConfigError: a frequency that is not there.
       DataError: a table that is not of all pairs.
     """
     return _components(logits, frequencies) + logits.mean(0)  # a component's mean over pairs is 0
@@ -248,5 +249,9 @@ def _by_sum(logits):
 
 def _components(logits, frequencies):
     p = _modulus("logits", logits)
-    waves = _waves(p, logits.dtype)[jnp.asarray(frequencies) - 1].reshape(-1, p)
+    rows = jnp.asarray(frequencies) - 1
+    if not isinstance(rows, jax.core.Tracer) and not 0 <= np.min(rows) <= np.max(rows) < p // 2:
+        raise ConfigError(f"frequencies: expected 1 to {p // 2}, got {np.asarray(frequencies).tolist()}")
+    rows = jnp.where(rows < 0, p, rows)
+    waves = _waves(p, logits.dtype).at[rows].get(mode="fill", fill_value=jnp.nan).reshape(-1, p)
     return (waves.T @ (waves @ _by_sum(logits)))[modular_pairs(p)[2]]

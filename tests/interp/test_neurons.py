@@ -114,7 +114,7 @@ def test_a_layer_of_a_scan_and_a_module_by_its_path(random_params):
         ({"labels": np.zeros(29, int)}, ConfigError, "num_classes: expected 2 or more to tell apart, got 1"),
         ({"labels": np.arange(29) % 2}, DataError, "labels: expected one for each example"),
         ({"labels": np.arange(31) % 2}, DataError, "labels: expected one for each example, got 31 for 30 examples"),
-        ({"labels": np.arange(30), "num_classes": 9}, DataError, "labels: expected 0 to 8, got 0 to 29"),
+        ({"labels": np.arange(30), "num_classes": 9}, ConfigError, "labels: expected numbers from 0 to 8, got 29"),
     ],
 )
 def test_what_cannot_be_is_told(data, how, error, told):

@@ -51,10 +51,19 @@ def test_measures_are_those_of_the_reference(golden, name):
     def apply_fn(params):
         return model.apply({"params": params}, tokens)[:, -1, :p]
 
-    logits, values = jax.jit(capture(apply_fn, "decoder/block_0/mlp/hidden"))(params)
+    @jax.jit
+    def measure(params, trained):
+        logits, values = capture(apply_fn, "decoder/block_0/mlp/hidden")(params)
+        embedding = params["embedding"]["embedding"][:p]
+        to_logits = params["decoder"]["block_0"]["mlp"]["down"]["kernel"] @ params["head"]["kernel"][:, :p]
+        norms = pm.fourier_norms(embedding), pm.fourier_norms(to_logits.T)
+        neurons = pm.neuron_frequencies(values["decoder/block_0/mlp/hidden"][:, -1])
+        ginis = [pm.gini(norm[1:]) for norm in norms]
+        return logits, pm.measure_progress(logits, trained), norms, ginis, neurons, pm.sum_of_squared_weights(params)
+
     trained = np.zeros(p * p, bool)
     trained[case["train_idx"]] = True
-    found = pm.measure_progress(logits, trained)
+    logits, found, norms, ginis, (frequency, share), squares = jax.device_get(measure(params, trained))
 
     def check(value, expected):
         np.testing.assert_allclose(value, case[expected], rtol=1e-5, atol=1e-7, err_msg=expected)
@@ -69,17 +78,13 @@ def test_measures_are_those_of_the_reference(golden, name):
         "key_fraction": "trig_fraction_variance",
     }.items():  # fmt: skip
         check(getattr(found, ours), theirs)
-    embedding, to_logits = case["w.W_E"][:p].astype(float), case["w.W_out"].astype(float) @ case["w.W_U"].astype(float)
-    check(pm.fourier_norms(embedding), "embed_fourier_norms")
-    check(pm.fourier_norms(to_logits.T), "neuron_logit_fourier_norms")
-    check(pm.gini(pm.fourier_norms(embedding)[1:]), "gini_embed")
-    check(pm.gini(pm.fourier_norms(to_logits.T)[1:]), "gini_neuron_logit")
-    frequency, share = pm.neuron_frequencies(values["decoder/block_0/mlp/hidden"][:, -1])
+    for values, name in zip((*norms, *ginis), ("embed", "neuron_logit") * 2, strict=True):
+        check(values, f"{name}_fourier_norms" if np.ndim(values) else f"gini_{name}")
     np.testing.assert_array_equal(frequency, case["neuron_best_freq"])
     check(share, "neuron_best_share")
-    check(jnp.mean(share > 0.85), "frac_neurons_over_85")
-    check(pm.sum_of_squared_weights(params), "sum_sq_weights")
-    accuracy = jnp.sum(logits.argmax(-1) == total) / p**2
+    check(np.mean(share > 0.85), "frac_neurons_over_85")
+    check(squares, "sum_sq_weights")
+    accuracy = np.sum(logits.argmax(-1) == total) / p**2
     assert accuracy == pytest.approx(
         np.average([case["train_acc"], case["test_acc"]], weights=[trained.sum(), (~trained).sum()])
     )
@@ -137,3 +142,6 @@ def test_what_is_no_table_of_all_pairs_is_told():
         pm.measure_progress(jnp.ones((25, 5)), np.ones(3, bool), 2)
     with pytest.raises(ConfigError, match="count: expected 1 to 2 frequencies, got 3"):
         pm.measure_progress(jnp.ones((25, 5)), np.ones(25, bool), 3)
+    with pytest.raises(ConfigError, match=r"frequencies: expected 1 to 2, got \[0, 1\]"):
+        pm.restricted_logits(jnp.ones((25, 5)), jnp.array([0, 1]))
+    assert np.isnan(jax.jit(pm.excluded_logits)(jnp.ones((25, 5)), jnp.array([0]))).all()
