@@ -61,6 +61,26 @@ class Architecture:
     file: str = "model.safetensors"
 
 
+def headless(
+    full: Architecture, name: str, *, rename: Callable[[str], str | None], publish: Callable[[str], str]
+) -> Architecture:
+    """Returns the architecture of the class `name` that lacks the output's matrix of another.
+
+    It is read as a module whose output is tied to the embedding: its logits are products with that, of the features
+    that the class gives.
+    """
+
+    def read(config: Mapping[str, Any], where: str) -> nn.Module:
+        return full.from_config({**config, "tie_word_embeddings": True}, where)
+
+    def write(model: nn.Module) -> dict[str, Any]:
+        if not model.tied:
+            raise ConfigError(f"tied: {name} has no matrix of an output, so expected True, got False")
+        return full.to_config(model) | {"architectures": [name]}
+
+    return dataclasses.replace(full, from_config=read, to_config=write, rename=rename, publish=publish)
+
+
 def same_fields(
     module: type[nn.Module],
     inputs: Callable[[nn.Module, Mapping[str, Any]], dict[str, Any]],

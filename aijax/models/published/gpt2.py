@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aijax.errors import UnsupportedError
 from aijax.models.layout import SAME, Entry, Layout
 from aijax.models.lm import LanguageModel
-from aijax.models.published.architecture import Architecture, Fields
+from aijax.models.published.architecture import Architecture, Fields, headless
 from aijax.models.published.transformers import PUBLISHED, take_activation, tokens_of
 from aijax.typing import Any
 
@@ -79,12 +79,15 @@ def layout(model: LanguageModel, config: Mapping[str, Any]) -> Layout:
     return Layout(ENTRIES, ignored=MASKS, tied={"lm_head.weight": "wte.weight"} if model.tied else {})
 
 
+def _rename(name):
+    return name.removeprefix("transformer.")
+
+
 def _publish(name):
     return name if name.startswith("lm_head.") else f"transformer.{name}"
 
 
-GPT2 = Architecture(
-    LanguageModel, read, write, tokens_of, layout, lambda name: name.removeprefix("transformer."), _publish
-)
+GPT2 = Architecture(LanguageModel, read, write, tokens_of, layout, _rename, _publish)
+HEADLESS = headless(GPT2, "GPT2Model", rename=_rename, publish=lambda name: name)
 
-ARCHITECTURES = {"GPT2LMHeadModel": GPT2, "gpt2": GPT2}
+ARCHITECTURES = {"GPT2LMHeadModel": GPT2, "GPT2Model": HEADLESS, "gpt2": GPT2}

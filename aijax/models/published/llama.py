@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aijax.errors import ConfigError, UnsupportedError, did_you_mean
 from aijax.models.layout import Entry, Layout
 from aijax.models.lm import LanguageModel
-from aijax.models.published.architecture import Architecture, Fields
+from aijax.models.published.architecture import Architecture, Fields, headless
 from aijax.models.published.transformers import PUBLISHED, take_activation, tokens_of
 from aijax.models.rotary import BASE
 from aijax.typing import Any
@@ -105,5 +105,11 @@ def layout(model: LanguageModel, config: Mapping[str, Any]) -> Layout:
 
 
 LLAMA = Architecture(LanguageModel, read, write, tokens_of, layout)
+HEADLESS = headless(
+    LLAMA,
+    "LlamaModel",
+    rename=lambda name: name if name.startswith(("model.", "lm_head.")) else f"model.{name}",
+    publish=lambda name: name.removeprefix("model."),
+)
 
-ARCHITECTURES = {"LlamaForCausalLM": LLAMA, "llama": LLAMA}
+ARCHITECTURES = {"LlamaForCausalLM": LLAMA, "LlamaModel": HEADLESS, "llama": LLAMA}

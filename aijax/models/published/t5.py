@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aijax.errors import UnsupportedError, did_you_mean
 from aijax.models.encoder_decoder import EncoderDecoder
 from aijax.models.layout import Entry, Layout
-from aijax.models.published.architecture import Architecture, Fields
+from aijax.models.published.architecture import Architecture, Fields, headless
 from aijax.models.published.transformers import ACTIVATIONS, tokens_of
 from aijax.models.published.transformers import PUBLISHED as ACTIVATION_NAMES
 from aijax.typing import Any
@@ -117,4 +117,6 @@ T5_ENCODER = Architecture(
     EncoderDecoder, lambda config, where: read(config, where, decodes=False), write, _inputs, layout
 )
 
-ARCHITECTURES = {"T5EncoderModel": T5_ENCODER, "T5ForConditionalGeneration": T5, "t5": T5}
+HEADLESS = headless(T5, "T5Model", rename=T5.rename, publish=T5.publish)
+
+ARCHITECTURES = {"T5EncoderModel": T5_ENCODER, "T5ForConditionalGeneration": T5, "T5Model": HEADLESS, "t5": T5}

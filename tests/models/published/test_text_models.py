@@ -161,3 +161,26 @@ def test_a_checkpoint_of_another_architecture_is_refused(golden):
         )
     with pytest.raises(UnsupportedError, match="unknown class 'LlamaForCausalML'; did you mean 'LlamaForCausalLM'"):
         from_config({"architectures": ["LlamaForCausalML"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "first"),
+    [
+        ("gpt2_hf/base", "GPT2Model", "wte.weight"),
+        ("llama_hf/gqa", "LlamaModel", "embed_tokens.weight"),
+        ("t5_hf/relu_tied", "T5Model", "shared.weight"),
+    ],
+)
+def test_models_without_the_matrix_of_an_output_are_read_and_written(golden, tmp_path, name, architecture, first):
+    module, params = models.load(golden / "vision_text" / name)
+    module, params = module.clone(tied=True), {part: leaf for part, leaf in params.items() if part != "head"}
+    models.save(tmp_path, module, params, architecture=architecture)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [architecture]
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert first in tensors
+    assert not any(tensor.startswith(("lm_head.", "model.", "transformer.")) for tensor in tensors)
+    read, again = models.load(tmp_path)
+    assert read == module
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    with pytest.raises(ConfigError, match="has no matrix of an output, so expected True, got False"):
+        models.save(tmp_path, module.clone(tied=False), params, architecture=architecture)
