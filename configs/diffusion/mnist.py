@@ -3,11 +3,11 @@
 aijax run configs/diffusion/mnist.py --config.data.path=data/mnist          for accelerators
 aijax run configs/diffusion/mnist.py:tiny --config.data.path=data/mnist     for a CPU
 
-`--config.data.train_half=False` splits the 10,000 test images where the others are not at hand. So, with
-`--config.total_steps=500` (460 CPU seconds), `:tiny` draws strokes, but hardly digits: the loss of test images is
-0.208, a CNN reads 15 % of 200 samples as asked and 21 % with guidance 2, and in pixels they are at a Frechet distance
-of 70 from the test digits (3.7 for the training digits), 14.0 from the nearest training digit (9.4). The full size was
-never run.
+`--config.data.train_half=False` splits the 10,000 test images where the others are not at hand. So, in 470 CPU seconds
+(800 steps of 32 images), `:tiny` draws strokes that join as in digits, and some digits: the loss of test images is
+0.131, a CNN reads 25 % of 100 samples as asked and 34 % with guidance 2, and in pixels they are at a Frechet distance
+of 74 and 77 from the test digits (3.7 for the training digits), 13.0 from the nearest training digit (9.4 for test
+digits). The full size was never run.
 """
 
 from ml_collections import ConfigDict
@@ -20,15 +20,15 @@ def get_config(size="small"):
     config = ConfigDict()
     config.experiment = "train_diffusion"
     config.seed = 0
-    config.batch_size = 64 if tiny else 256
-    config.total_steps = 2000 if tiny else 40_000
+    config.batch_size = 32 if tiny else 256
+    config.total_steps = 800 if tiny else 40_000
     config.data = ConfigDict({"source": "mnist", "path": "data/mnist", "train_half": True})
     config.model = ConfigDict(
         {
             "name": "unet",
-            "widths": (16, 32) if tiny else (64, 128, 128),
+            "widths": (16, 32, 64) if tiny else (64, 128, 128),
             "layers": 1 if tiny else 2,
-            "attention_levels": () if tiny else (1, 2),
+            "attention_levels": (2,) if tiny else (1, 2),
             "dropout_rate": 0.0 if tiny else 0.1,
             "time_scale": 16.0,
         }
@@ -37,16 +37,16 @@ def get_config(size="small"):
     config.objective = ConfigDict(
         {"conditional": True, "drop_rate": 0.1, "levels": 256, "mean": -1.2, "std": 1.2, "sigma_data": 0.6}
     )
-    config.optimizer = ConfigDict({"name": "adam", "learning_rate": 1e-3 if tiny else 4e-4, "clip_norm": 1.0})
+    config.optimizer = ConfigDict({"name": "adam", "learning_rate": 2e-3 if tiny else 4e-4, "clip_norm": 1.0})
     config.schedule = ConfigDict({"name": "cosine", "warmup_fraction": 0.05})
-    config.ema_decay = 0.995 if tiny else 0.9995
+    config.ema_decay = 0.99 if tiny else 0.9995
     config.sample = ConfigDict(
         {
             "sampler": {"name": "heun"},
             "steps": 18,
             "spacing": "karras",
-            "count": 200 if tiny else 10_000,
-            "block": 200 if tiny else 1000,
+            "count": 100 if tiny else 10_000,
+            "block": 100 if tiny else 1000,
             "guidance": 2.0,
         }
     )
