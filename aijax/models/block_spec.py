@@ -48,7 +48,7 @@ class BlockSpec:
       output_norm: x <- x + Norm'(f(Norm(x))), with norms of its own for what is added (Gemma Team 2024).
       parallel: the MLP reads what attention reads, x <- x + f(Norm(x)) + g(Norm'(x)) (Wang and Komatsuzaki 2021).
       cross_attention: between attention and MLP, a third branch attends to a memory.
-      mlp_width: width of the MLP's hidden layer; None for `mlp_ratio` times the width, 0 for a block of attention alone.
+      mlp_width: width of the MLP's hidden layer; None for `mlp_ratio` times the width, 0 for a block without an MLP.
       gated: the MLP is down(act(gate(x)) up(x)) in place of down(act(up(x))) (Shazeer 2020).
       biases: which of `LAYERS` have a bias.
       head_width: width of a head; None for the width over `num_heads`.

@@ -50,13 +50,14 @@ LAYOUT = Layout(
     ignored=(r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)",),
 )
 WITHOUT_EFFECT = (
+    "NTK_by_parts_factor", "NTK_by_parts_high_freq_factor", "NTK_by_parts_low_freq_factor", "NTK_original_ctx_len",
     "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "default_prepend_bos", "device", "dtype",
     "from_checkpoint", "init_mode", "init_weights", "initializer_range", "load_in_4bit", "model_name", "n_devices",
     "n_params", "seed", "tokenizer_name", "tokenizer_prepends_bos", "trust_remote_code",
     "ungroup_grouped_query_attention", "use_attn_in", "use_attn_result", "use_hook_mlp_in",
     "use_hook_tokens", "use_split_qkv_input", "window_size",
 )  # fmt: skip
-"""Fields of configs that change no output."""
+"""Fields of configs that change no output, such as those of positions and windows that are not in use."""
 
 
 def from_hooked_transformer(

@@ -170,6 +170,18 @@ def test_configs_that_are_not_offered_are_told(changes, error, told):
         from_hooked_transformer(config | changes, drawn(config))
 
 
+def test_fields_that_change_nothing_are_passed_over():
+    config = SMALL | {"normalization_type": "LN", "act_fn": "gelu"}
+    whole = {
+        "NTK_by_parts_factor": 8.0, "NTK_original_ctx_len": 8192, "use_NTK_by_parts_rope": False, "device": "cpu",
+        "init_mode": "gpt2", "initializer_range": 0.02, "n_params": 12, "window_size": None, "d_vocab_out": -1,
+        "n_devices": 1, "default_prepend_bos": True, "tokenizer_name": None, "attn_scale": -1.0,
+    }  # fmt: skip
+    assert (
+        from_hooked_transformer(config | whole, drawn(config))[0] == from_hooked_transformer(config, drawn(config))[0]
+    )
+
+
 def test_tensors_that_do_not_fit_are_all_told():
     config = SMALL | {"normalization_type": "LN", "act_fn": "gelu"}
     tensors = drawn(config)
