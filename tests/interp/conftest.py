@@ -34,6 +34,7 @@ class EdgeCase:
     run: Contrast
     arrays: dict
     names: list
+    tolerance: dict
 
     def __getitem__(self, key):
         """Values of edges, or an array."""
@@ -62,7 +63,8 @@ def edge_case(hooked, golden):
             return model.apply({"params": params}, tokens)
 
         run = contrast(apply_fn, params, case["clean"], gap, corrupted=case["corrupted"])
-        return EdgeCase(run, case, names[name])
+        tolerance = {"rtol": 1e-4, "atol": 2e-6} if "true_edges" in case else {"rtol": 1e-5, "atol": 2e-7}
+        return EdgeCase(run, case, names[name], tolerance)
 
     return read
 

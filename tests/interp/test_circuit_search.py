@@ -62,7 +62,7 @@ def test_behaviour_of_the_best_is_that_of_the_reference(edge_case, name, scored)
     scores = case["edge_eap" if scored == "eap" else f"edge_eap_{scored}"]
     count = len(scores)
     kept = jax.vmap(lambda number: top_edges(case.run.graph, scores, number))(case[key][:, 0])
-    np.testing.assert_allclose(outcomes(case.run, 1.0 - kept), case[key][:, 2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outcomes(case.run, 1.0 - kept), case[key][:, 2], **case.tolerance)
     few = case[key][:, 0] <= np.sum(np.asarray(scores) != 0)  # then none of the MLPs that are not there is among them
     np.testing.assert_array_equal(kept.sum(-1)[few], case[key][few, 1])
     assert kept[-1].sum() == count

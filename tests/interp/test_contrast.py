@@ -26,8 +26,8 @@ def test_effects_are_those_of_the_reference(edge_case, name):
     case = edge_case(name)
     count = len(case.run.graph.edges)
     ends = outcomes(case.run, jnp.asarray([[0.0], [1.0]]) * jnp.ones(count))
-    np.testing.assert_allclose(ends, [case["metric_clean"], case["metric_corrupted"]], rtol=1e-6)
-    np.testing.assert_allclose(edge_effects(case.run, batch_size=7), case["edge_exact"], rtol=1e-5, atol=4e-7)
+    np.testing.assert_allclose(ends, [case["metric_clean"], case["metric_corrupted"]], **case.tolerance)
+    np.testing.assert_allclose(edge_effects(case.run, batch_size=7), case["edge_exact"], **case.tolerance)
 
 
 def test_within_a_circuit_only_its_edges_have_effects(small_net):

@@ -64,11 +64,10 @@ def attending():
 @pytest.mark.parametrize("name", CASES)
 def test_scores_are_those_of_the_reference(edge_case, name):
     case = edge_case(name)
-    tolerance = {"rtol": 1e-5, "atol": 2e-7} if name != "eap_trained_a" else {"rtol": 1e-4, "atol": 2e-6}
-    np.testing.assert_allclose(edge_attribution(case.run), case["edge_eap"], **tolerance)
+    np.testing.assert_allclose(edge_attribution(case.run), case["edge_eap"], **case.tolerance)
     (integrated,) = (key for key in case.arrays if key.startswith("edge_eap_ig"))
     steps = int(integrated.removeprefix("edge_eap_ig"))
-    np.testing.assert_allclose(integrated_inputs(case.run, steps=steps), case[integrated], **tolerance)
+    np.testing.assert_allclose(integrated_inputs(case.run, steps=steps), case[integrated], **case.tolerance)
 
 
 @pytest.mark.slow
