@@ -115,11 +115,17 @@ def train_clip_tokenizer(texts: Sequence[str], *, size: int = 49408, length: int
     from tokenizers import models, trainers
 
     tokenizer = _of_words(models.BPE(end_of_word_suffix=SUFFIX, unk_token=END))
+    normalized = (tokenizer.normalizer.normalize_str(text) for text in texts)
+    words = {word for text in normalized for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    # the library numbers the ends of words in an order that changes from process to process, unless they are special
+    ends = sorted({word[-1] + SUFFIX for word in words})
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[START, END], end_of_word_suffix=SUFFIX, show_progress=False
+        vocab_size=size, special_tokens=[START, END, *ends], end_of_word_suffix=SUFFIX, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return CLIPTokenizer(tokenizer.to_str(), length)
+    described = json.loads(tokenizer.to_str())
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] not in ends]
+    return CLIPTokenizer(json.dumps(described), length)
 
 
 def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:

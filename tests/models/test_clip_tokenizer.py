@@ -1,6 +1,8 @@
 """The tokenizer of CLIP against the reference's tokens, and from its files."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -67,3 +69,16 @@ def test_words_that_it_learned_from_are_one_token_each(tmp_path):
     assert rows.max() < tokenize.vocabulary_size < 60
     write_clip_tokenizer(tmp_path / "new", tokenize)
     np.testing.assert_array_equal(read_clip_tokenizer(tmp_path / "new")(["a nine in ink"]), rows[:1])
+
+
+@pytest.mark.processes
+def test_the_same_texts_give_the_same_tokenizer_in_every_process():
+    script = (
+        "from aijax.models.clip_tokenizer import train_clip_tokenizer as train\n"
+        "texts = ['a red three at the top left', 'two blue eights, below', 'the green seven at right bottom']\n"
+        "print(train(texts, size=80, length=8).description)"
+    )
+    command = [sys.executable, "-c", script]
+    one, other = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert one == other
+    assert [token["content"] for token in json.loads(one)["added_tokens"]] == ["<|startoftext|>", "<|endoftext|>"]
