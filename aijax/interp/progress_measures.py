@@ -69,7 +69,7 @@ def measure_progress(
 
     >>> a, b, total = modular_pairs(5)
     >>> logits = 9 * jnp.cos(2 * jnp.pi * (total[:, None] - jnp.arange(5)) / 5)
-    >>> found = measure_progress(logits, a != b, num_frequencies=1)
+    >>> found = jax.jit(measure_progress, static_argnums=2)(logits, a != b, 1)
     >>> int(found.key_frequencies[0]), bool(found.restricted_loss < 0.01), bool(found.excluded_loss > 1.6)
     (1, True, True)
     """

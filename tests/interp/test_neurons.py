@@ -95,7 +95,7 @@ def test_a_layer_of_a_scan_and_a_module_by_its_path(random_params):
     whole = {"layer_name": "decoder/blocks/mlp/up", "top_k": 2}
     found = compute_neuron_activation_patterns(apply_fn, params, tokens, layer=1, **whole)
     assert found.classes is None
-    _, values = capture(apply_fn, "decoder/blocks/mlp/up")(params, tokens)
+    _, values = jax.jit(capture(apply_fn, "decoder/blocks/mlp/up"))(params, tokens)
     np.testing.assert_allclose(found.mean, values["decoder/blocks/mlp/up"][1].mean((0, 1)), rtol=1e-4, atol=1e-6)
     with pytest.raises(DataError, match=r"decoder/blocks/mlp/up is \[2, 6, 4, 32\]; of a scan over layers, `layer`"):
         compute_neuron_activation_patterns(apply_fn, params, tokens, **whole)
