@@ -22,6 +22,7 @@ print(kept, sorted(taken)[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_program_that_runs_again_takes_no_new_pages_for_its_temporary_arrays():
     def run(keep):

@@ -7,24 +7,19 @@ from aijax.data.views import multi_crop, random_colors
 from aijax.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_views_have_their_sizes_stay_in_range_and_depend_on_the_key():
-    images = jax.random.uniform(jax.random.key(0), (3, 8, 12, 3))
-    cut = jax.jit(lambda key: multi_crop(key, images, local_crops=3, local_size=5))
+    images = jax.random.uniform(jax.random.key(0), (3, 8, 12, 3)).at[0].set(0.5)
+    cut = jax.jit(lambda key: multi_crop(key, images, local_crops=1, local_size=5, jitter=0.0))
     large, small = cut(jax.random.key(1))
-    assert (large.shape, small.shape) == ((3, 2, 8, 12, 3), (3, 3, 5, 5, 3))
+    assert (large.shape, small.shape) == ((3, 2, 8, 12, 3), (3, 1, 5, 5, 3))
     for views in (large, small):
         assert views.min() >= 0
         assert views.max() <= 1
+        np.testing.assert_allclose(views[0], 0.5, atol=1e-6)
     assert not np.allclose(large[:, 0], large[:, 1])
     np.testing.assert_array_equal(large, cut(jax.random.key(1))[0])
     assert not np.allclose(large, cut(jax.random.key(2))[0])
-
-
-def test_views_of_an_even_image_without_colours_are_even():
-    plain = {"jitter_probability": 0.0, "grey_probability": 0.0, "solarize_probability": 0.0}
-    large, small = multi_crop(jax.random.key(1), jnp.full((2, 4, 4, 3), 0.5), local_crops=0, **plain)
-    np.testing.assert_allclose(large, 0.5, atol=1e-6)
-    assert small.shape == (2, 0, 2, 2, 3)
 
 
 def test_images_without_colours_are_grey_and_those_that_are_left_stay():
