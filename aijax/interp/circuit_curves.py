@@ -100,19 +100,9 @@ def circuit_curves(
     for name, value in (("draws", draws), ("probes", probes)):
         if value < 1:
             raise ConfigError(f"{name}: expected at least 1, got {value}")
-    whole, none = outcomes(contrast, jnp.asarray([[0.0], [1.0]]) * jnp.ones(count), batch_size=batch_size)
-    check_contrast(whole, none)
-    random_key, probe_key = jax.random.split(key)
-    orders = jnp.concatenate([jnp.abs(scores)[None], jax.random.uniform(random_key, (draws, count), scores.dtype)])
-    curve = _curve(probe_key, contrast, orders, whole, none, sizes, min(probes, count), batch_size)
-    best, random = (
-        Curve(curve.sizes, *(getattr(curve, name)[part] for name in list(Curve.__annotations__)[1:]))
-        for part in (0, slice(1, None))
-    )
-    share = jnp.asarray([0, *sizes] + ([] if sizes[-1] == count else [count])) / count
-    f = jnp.concatenate([jnp.zeros(1), best.faithfulness, jnp.ones(len(share) - 1 - len(sizes))])
-    cpr, cmd = (jnp.trapezoid(values, share) for values in (f, jnp.abs(1 - f)))
-    return Curves(whole, none, best, random, cpr, cmd)
+    curves = _curves(key, contrast, scores, sizes, draws, min(probes, count), batch_size)
+    _check_contrast(curves)
+    return curves
 
 
 def recovery_auc(scores: Float[Array, " edges"], wanted: Bool[Array, " edges"]) -> Float[Array, ""]:
@@ -131,8 +121,8 @@ def recovery_auc(scores: Float[Array, " edges"], wanted: Bool[Array, " edges"]) 
     return wins / (positives * (len(values) - positives))
 
 
-def check_contrast(whole: Array, none: Array) -> None:
-    """Raises a `DataError` where a behaviour is known to be the same with all edges patched as with none."""
+def _check_contrast(curves):
+    whole, none = curves.whole, curves.none
     if not isinstance(whole, jax.core.Tracer) and float(whole) == float(none):
         raise DataError(
             f"target_behavior: it is {float(whole):.6g} with all edges patched and with none, so that there is nothing "
@@ -140,20 +130,28 @@ def check_contrast(whole: Array, none: Array) -> None:
         )
 
 
-@partial(jax.jit, static_argnames=("sizes", "probes", "batch_size"))
-def _curve(key, contrast, orders, whole, none, sizes, probes, batch_size):
-    """The curves of several orders of edges, [orders, sizes]."""
+@partial(jax.jit, static_argnames=("sizes", "draws", "probes", "batch_size"))
+def _curves(key, contrast, scores, sizes, draws, probes, batch_size):
+    count = len(contrast.graph.pairs)
+    random_key, probe_key = jax.random.split(key)
+    orders = jnp.concatenate([jnp.abs(scores)[None], jax.random.uniform(random_key, (draws, count), scores.dtype)])
     ranks = jnp.argsort(jnp.argsort(-orders, axis=-1, stable=True), axis=-1)
     chosen = ranks[:, None] < jnp.asarray(sizes)[:, None]  # [orders, sizes, edges]
-    kept = jax.vmap(jax.vmap(lambda edges: prune_edges(contrast.graph, edges)))(chosen)
+    kept = jax.vmap(jax.vmap(partial(prune_edges, contrast.graph)))(chosen)
     # probes: the edges of a circuit in random order
-    mixed = jax.random.uniform(key, kept.shape) + kept
-    probed = jax.lax.top_k(mixed, probes)[1]  # [orders, sizes, probes]
+    probed = jax.lax.top_k(jax.random.uniform(probe_key, kept.shape) + kept, probes)[1]
     tried = jnp.arange(probes) < kept.sum(-1)[..., None]
-    without = kept[..., None, :] & ~jax.nn.one_hot(probed, kept.shape[-1], dtype=bool)
+    without = kept[..., None, :] & ~jax.nn.one_hot(probed, count, dtype=bool)
     circuits = jnp.concatenate([kept[..., None, :], ~kept[..., None, :], without], axis=-2)
-    patched = (~circuits).reshape(-1, kept.shape[-1]).astype(orders.dtype)
-    behaviour = outcomes(contrast, patched, batch_size=batch_size).reshape(circuits.shape[:-1])
+    ends = jnp.asarray([[True], [False]]) & jnp.ones(count, bool)
+    patched = ~jnp.concatenate([ends, circuits.reshape(-1, count)])
+    (whole, none), behaviour = jnp.split(outcomes(contrast, patched.astype(scores.dtype), batch_size=batch_size), [2])
+    behaviour = behaviour.reshape(circuits.shape[:-1])
     f = (behaviour - none) / (whole - none)
     lost = jnp.where(tried, jnp.abs(f[..., :1] - f[..., 2:]), 0.0).sum(-1) / jnp.maximum(tried.sum(-1), 1)
-    return Curve(jnp.asarray(sizes), kept.sum(-1), behaviour[..., 0], f[..., 0], 1 - f[..., 1], lost)
+    columns = kept.sum(-1), behaviour[..., 0], f[..., 0], 1 - f[..., 1], lost
+    best, random = (Curve(jnp.asarray(sizes), *(column[part] for column in columns)) for part in (0, slice(1, None)))
+    share = jnp.asarray([0, *sizes] + ([] if sizes[-1] == count else [count])) / count
+    along = jnp.concatenate([jnp.zeros(1), best.faithfulness, jnp.ones(len(share) - 1 - len(sizes))])
+    cpr, cmd = (jnp.trapezoid(values, share) for values in (along, jnp.abs(1 - along)))
+    return Curves(whole, none, best, random, cpr, cmd)

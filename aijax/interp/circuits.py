@@ -11,6 +11,7 @@ the edges of the largest, or it chooses the edges itself (`aijax.interp.circuit_
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 
 from aijax.errors import ConfigError, choose, did_you_mean
 from aijax.interp import edge_scores
-from aijax.interp.circuit_curves import Curves, circuit_curves
+from aijax.interp.circuit_curves import Curves, circuit_curves, default_sizes
 from aijax.interp.circuit_search import acdc, top_edges
 from aijax.interp.contrast import Contrast, contrast, edge_effects, outcomes
 from aijax.interp.residual_graph import Graph
@@ -103,7 +104,7 @@ def circuit_discovery(
       num_edges: how many edges of the largest score the circuit has, less those that dangle; None for the fewest of
         `sizes` that are faithful enough. ACDC chooses itself.
       faithfulness: what is enough.
-      sizes, draws, probes: of the curves, see `circuit_curves`.
+      sizes, draws, probes: of the curves, see `circuit_curves`; `num_edges` is one of the sizes.
       batch_size: runs at a time, which bounds the memory; None for as many as have 16 examples together.
       key: of random edges; None for key 0.
       options: of the method, as above.
@@ -127,16 +128,26 @@ def circuit_discovery(
     if num_edges is not None and not 1 <= num_edges <= count:
         raise ConfigError(f"num_edges: expected 1 to {count}, got {num_edges}")
     scores, kept = _scored(behaviour, method, batch_size, options)
+    if num_edges is not None:
+        sizes = tuple(sorted({*(default_sizes(count) if sizes is None else sizes), num_edges}))
     key = jax.random.key(0) if key is None else key
     curves = circuit_curves(key, behaviour, scores, sizes=sizes, draws=draws, probes=probes, batch_size=batch_size)
     if kept is None:
-        if num_edges is None:
-            enough = curves.best.faithfulness >= faithfulness
-            num_edges = jnp.where(enough.any(), curves.best.sizes[jnp.argmax(enough)], count)
-        kept = top_edges(behaviour.graph, scores, num_edges)
+        return _best(behaviour.graph, scores, curves, num_edges, faithfulness)
     found = outcomes(behaviour, jnp.stack([~kept, kept]).astype(scores.dtype), batch_size=batch_size)
     f = (found - curves.none) / (curves.whole - curves.none)
     return Circuit(kept, scores, f[0], 1 - f[1], curves, behaviour.graph)
+
+
+@partial(jax.jit, static_argnames=("graph", "num_edges"))
+def _best(graph, scores, curves, num_edges, faithfulness):
+    """The circuit of so many edges, one of the sizes of the curves; or of the fewest that are faithful enough."""
+    best = curves.best
+    enough = best.faithfulness >= faithfulness if num_edges is None else best.sizes == num_edges
+    place, any_enough = jnp.argmax(enough), enough.any()
+    kept = top_edges(graph, scores, jnp.where(any_enough, best.sizes[place], len(graph.pairs)))
+    f, completeness = (jnp.where(any_enough, values[place], 1.0) for values in (best.faithfulness, best.completeness))
+    return Circuit(kept, scores, f, completeness, curves, graph)
 
 
 def _scored(behaviour: Contrast, method: str, batch_size: int | None, options: dict):

@@ -131,6 +131,7 @@ def test_integrated_activations_are_means_over_sites_and_steps(attending):
             assert ours[f"input->attention.h{head}<{use[0]}>"] == pytest.approx(float(wanted), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_dropped_gradients_are_means_of_absolute_scores(attending):
     # one block: without its gradients only the way from the input to the output is left
     scores = dict(zip(attending.graph.edges, attention_rescored(attending, grad_drop=True), strict=True))
@@ -152,6 +153,7 @@ def test_edges_of_a_writer_sum_to_its_attribution(small_net):
     assert totals["a.h1"] == pytest.approx(float(np.sum(change["a.h1"] * slopes["writes_a"][:, :, 1])), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same(attending):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.device_put((X, OTHER), NamedSharding(mesh, PartitionSpec("data")))
