@@ -43,7 +43,8 @@ def test_each_config_builds(root, tmp_path, mnist, cifar10):
     paths |= {f"{kind}/cifar10": [("data.path", str(cifar10))] for kind in ("vit", "diffusion")}
     text = tmp_path / "input.txt"
     text.write_text("to be or not to be, that is the question\n" * 200)
-    paths |= {"vit/mae_cifar10": [("data.path", str(cifar10))], "lm/shakespeare": [("data.path", str(text))]}
+    paths |= {f"vit/{kind}_cifar10": [("data.path", str(cifar10))] for kind in ("dino", "mae")}
+    paths |= {"lm/shakespeare": [("data.path", str(text))]}
     without_files = dict.fromkeys(("clip/siglip_b16", "vit/i1k_s16", "vit/i21k_b16"), ":synthetic")
     for file in sorted((root / "configs").rglob("*.py")):
         name = file.relative_to(root / "configs").with_suffix("").as_posix()
