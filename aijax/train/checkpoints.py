@@ -7,6 +7,7 @@ since is told from a good one, said, and set aside, and the one before it is use
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import shutil
@@ -133,11 +134,21 @@ class Checkpoints:
         return f"{self._folder(step)}: is damaged ({damage})" if damage else self._mismatch(step, target)
 
     def restore(self, step: int, target: PyTree) -> PyTree:
-        """Returns the state of a step, placed as `target` says."""
+        """Returns the state of a step, placed as `target` says.
+
+        A field of the target that is None may be missing: the checkpoint is from before there was one.
+        """
+        wanted, later = target, []
+        if dataclasses.is_dataclass(target):
+            saved = self._manager.item_metadata(step).state
+            fields = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+            later = [name for name, value in fields.items() if value is None and name not in saved]
+        if later:
+            wanted = {name: value for name, value in fields.items() if name not in later}
         restored = self._manager.restore(
-            step, args=self._orbax.args.Composite(state=self._orbax.args.StandardRestore(target))
+            step, args=self._orbax.args.Composite(state=self._orbax.args.StandardRestore(wanted))
         )
-        return restored.state
+        return dataclasses.replace(target, **restored.state) if later else restored.state
 
     def about(self, step: int) -> dict[str, Any]:
         """Returns the plain data kept beside the state of a step."""

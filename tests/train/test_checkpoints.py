@@ -13,6 +13,7 @@ from aijax import parallel
 from aijax.errors import RunError
 from aijax.train.checkpoints import Checkpoints
 from aijax.train.prepare import placed, placed_alike
+from aijax.train.state import TrainState
 
 STATE = {"kernel": jnp.arange(64.0).reshape(8, 8), "half": jnp.ones(8, jnp.bfloat16), "step": jnp.int32(3)}
 
@@ -54,6 +55,18 @@ def test_the_newest_and_the_round_ones_are_kept_and_read_back(folder, target):
     assert step == 35
     assert about == {"step": 35, "config": {"seed": 1}}
     assert_equal(state, jax.tree.map(lambda x: x + 35, STATE))
+
+
+def test_a_checkpoint_from_before_a_field_was_there_is_read(tmp_path):
+    state = TrainState(step=jnp.int32(1), params={"w": jnp.ones(2)}, opt_state=(), ema=None)
+    before = {"step": state.step, "params": state.params, "opt_state": (), "ema": None}  # no "carried" yet
+    target = placed_alike(jax.eval_shape(lambda: state), parallel.replicated(parallel.make_mesh()))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, before, {"step": 1})
+        checkpoints.wait()
+        step, found, _ = checkpoints.restore_latest(target, pytest.fail)
+    assert step == 1 and isinstance(found, TrainState) and found.carried is None
+    assert_equal(found, state)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1), (1, 8), (4, 2)])
