@@ -51,7 +51,8 @@ from aijax.interp.probes import (
 )
 from aijax.interp.residual_graph import Graph, residual_graph
 from aijax.interp.sae import as_jump_relu, init_sae, sae_architecture, sae_decode, sae_encode, sae_loss
-from aijax.interp.sae_architectures import ARCHITECTURES, L1, BatchTopK, Gated, JumpReLU, Matryoshka, SAEOutput, TopK
+from aijax.interp.sae_architectures import ARCHITECTURES, L1, BatchTopK, Gated, JumpReLU, Matryoshka, TopK
+from aijax.interp.sae_choice import SAEOutput
 from aijax.interp.sae_published import from_sae_lens
 from aijax.interp.sae_quality import (
     LossRecovered,
@@ -78,19 +79,20 @@ from aijax.interp.tuned_lens import init_translators, translated, tuned_lens, tu
 from aijax.taps import tap
 
 __all__ = [
-    "ARCHITECTURES", "L1", "AtLayer", "AttentionPatterns", "BatchTopK", "Circuit", "ClassPatterns", "Contrast", "Curve",
-    "Curves", "Gated", "Graph", "HeadWeights", "JumpReLU", "LossRecovered", "MLPProbe", "Matryoshka", "Maxima",
-    "NeuronPatterns", "SAEOutput", "SAEQuality", "SAEState", "Selectivity", "TokenMaxima", "TopK", "acdc",
-    "activation_gradients", "as_jump_relu", "attention_flow", "attention_pattern_analysis", "attention_rescored",
-    "attention_rollout", "capture", "circuit_curves", "circuit_discovery", "colour_factor", "composition_scores",
-    "compute_neuron_activation_patterns", "contrast", "control_labels", "copying_scores", "dense_codes", "draw_circuit",
-    "draw_curves", "edge_attribution", "edge_effects", "expected_norm_scale", "explained_variance", "fit_logistic",
-    "fit_mlp", "fit_ridge", "fold_scale", "from_sae_lens", "head_weights", "init_sae", "init_sae_state",
-    "init_translators", "integrated_activations", "integrated_inputs", "intervene", "lda_direction",
-    "logit_attribution", "logit_lens", "loss_recovered", "make_sae_step", "maximize_image", "maximize_in_ball",
-    "maximize_in_box", "maximize_tokens", "mean_difference", "mix_rows", "named_heads", "neuron_activation", "outcome",
-    "outcomes", "ov_circuits", "patch_edges", "patching", "probe_accuracy", "probe_logits", "progress_measures",
-    "prune_edges", "qk_circuits", "random_view", "read_stream", "recovery_auc", "resample_dead", "residual_graph",
+    "ARCHITECTURES", "L1", "AtLayer", "AttentionPatterns", "BatchTopK", "Circuit", "ClassPatterns", "Contrast",
+    "Curve", "Curves", "Gated", "Graph", "HeadWeights", "JumpReLU", "LossRecovered", "MLPProbe", "Matryoshka",
+    "Maxima", "NeuronPatterns", "SAEOutput", "SAEQuality", "SAEState", "Selectivity", "TokenMaxima", "TopK",
+    "acdc", "activation_gradients", "as_jump_relu", "attention_flow", "attention_pattern_analysis",
+    "attention_rescored", "attention_rollout", "capture", "circuit_curves", "circuit_discovery",
+    "colour_factor", "composition_scores", "compute_neuron_activation_patterns", "contrast", "control_labels",
+    "copying_scores", "dense_codes", "draw_circuit", "draw_curves", "edge_attribution", "edge_effects",
+    "expected_norm_scale", "explained_variance", "fit_logistic", "fit_mlp", "fit_ridge", "fold_scale",
+    "from_sae_lens", "head_weights", "init_sae", "init_sae_state", "init_translators", "integrated_activations",
+    "integrated_inputs", "intervene", "lda_direction", "logit_attribution", "logit_lens", "loss_recovered",
+    "make_sae_step", "maximize_image", "maximize_in_ball", "maximize_in_box", "maximize_tokens",
+    "mean_difference", "mix_rows", "named_heads", "neuron_activation", "outcome", "outcomes", "ov_circuits",
+    "patch_edges", "patching", "probe_accuracy", "probe_logits", "progress_measures", "prune_edges",
+    "qk_circuits", "random_view", "read_stream", "recovery_auc", "resample_dead", "residual_graph",
     "sae_architecture", "sae_decode", "sae_encode", "sae_loss", "sae_quality", "sae_step", "selectivity",
     "site_activations", "sparse_product", "splice_sae", "stream_activations", "tap", "tap_names", "top_edges",
     "translated", "tuned_lens", "tuned_lens_loss", "without_radial", "writer_scores", "writer_values",

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from aijax.binding import bind
 from aijax.errors import ConfigError, choose
-from aijax.interp.sae_architectures import ARCHITECTURES, JumpReLU, SAEOutput
+from aijax.interp.sae_architectures import ARCHITECTURES, JumpReLU
+from aijax.interp.sae_choice import SAEOutput
 from aijax.interp.sae_terms import row_norms, squared_error
 from aijax.linalg.vectors import check_count
 from aijax.typing import Any, Array, Bool, Float, Params, PRNGKey

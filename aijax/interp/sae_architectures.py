@@ -27,35 +27,12 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.interp.sae_choice import SAEOutput, centre_of, check_k, from_chosen, scored
 from aijax.interp.sae_terms import affine, positive_norm, row_norms, squared_error, zero_with_gradient
-from aijax.interp.sparse_codes import dense_codes, products_at, sparse_product
+from aijax.interp.sparse_codes import dense_codes
 from aijax.linalg.vectors import check_count
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, Params
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class SAEOutput:
-    """What a sparse autoencoder makes of a batch.
-
-    Args:
-      pre_activations: h, `[n, m]`, before latents are chosen.
-      latents: a, `[n, m]`.
-      reconstruction: y, `[n, d_out]`.
-      fired: which latents are active on some row, `[m]`.
-      l0: active latents of a row, on average.
-      least: the least latent that is active; infinity where none is.
-      losses: `loss` and the terms that it is the sum of, by name.
-    """
-
-    pre_activations: Array
-    latents: Array
-    reconstruction: Array
-    fired: Array
-    l0: Array
-    least: Array
-    losses: dict[str, Array]
 
 
 class _Dense:
@@ -149,25 +126,10 @@ class TopK:
         return _rescaled(self, params, latents) @ params["decoder"] + params["decoder_bias"]
 
     def run(self, params, x):
-        encoder, bias, width = params["encoder"], params["encoder_bias"], len(params["encoder"])
-        if self.k > width:
-            raise ConfigError(f"k: expected at most the {width} latents, got {self.k}")
-        lead = x.shape[:-1]
-        inputs = (x - centre_of(self, params, x)).reshape(-1, x.shape[-1])
-        # latents are h_j |D_j| and their rows D_j / |D_j|: the norms serve the choice, and cancel in the sum
-        norms = row_norms(params["decoder"]) if self.rescale else jnp.ones_like(bias)
-        _, indices = jax.lax.top_k(jax.lax.stop_gradient((inputs @ encoder.T + bias) * norms), self.k)
-        values = jax.nn.relu(products_at(inputs, indices, encoder) + bias[indices])
-        latents, sums = values * norms[indices], sparse_product(values, indices, params["decoder"])
-        return SAEOutput(
-            pre_activations=self.pre_activations(params, x),
-            latents=dense_codes(latents, indices, width).reshape(*lead, width),
-            reconstruction=sums.reshape(*lead, -1) + params["decoder_bias"],
-            fired=jnp.zeros(width, bool).at[indices].max(values > 0),
-            l0=jnp.mean(jnp.sum(values > 0, axis=-1, dtype=x.dtype)),
-            least=jnp.min(jnp.where(values > 0, latents, jnp.inf)),
-            losses={},
-        )
+        check_k(self, params)
+        inputs, scores, norms = scored(self, params, x)
+        _, indices = jax.lax.top_k(scores, self.k)
+        return from_chosen(self, params, x, inputs, norms, indices)
 
     def penalties(self, params, x, target, output, dead):
         loss = _auxiliary_loss(self, params, x, target, output, dead)
@@ -198,13 +160,17 @@ class BatchTopK(_Dense):
     decode = TopK.decode
     penalties = TopK.penalties
 
-    def latents(self, params, pre):
-        active, width = jax.nn.relu(pre), pre.shape[-1]
-        if self.k > width:
-            raise ConfigError(f"k: expected at most the {width} latents, got {self.k}")
-        flat = active.reshape(-1)
-        values, indices = jax.lax.top_k(flat, int(self.k * (flat.size // width)))
-        return dense_codes(values, indices, flat.size).reshape(pre.shape)
+    def run(self, params, x):
+        check_k(self, params)
+        inputs, scores, norms = scored(self, params, x)
+        count, width = scores.shape
+        _, places = jax.lax.top_k(jax.nn.relu(scores).reshape(-1), int(self.k * count))
+        columns = -(-len(places) // count)
+        # in columns of n entries; those that fill the last belong to no row
+        places = jnp.pad(places, (0, columns * count - len(places)), constant_values=count * width).reshape(
+            count, columns
+        )
+        return from_chosen(self, params, x, inputs, norms, places % width, places // width)
 
 
 @noun
@@ -354,13 +320,6 @@ ARCHITECTURES = {
     "l1": L1, "topk": TopK, "batchtopk": BatchTopK, "jumprelu": JumpReLU, "gated": Gated, "matryoshka": Matryoshka,
 }  # fmt: skip
 """The kinds by name."""
-
-
-def centre_of(architecture, params, x):
-    bias = params["decoder_bias"]
-    if not architecture.centre:
-        return jnp.zeros_like(bias, shape=x.shape[-1:])
-    return bias
 
 
 def _rescaled(architecture, params, latents):

@@ -8,7 +8,8 @@ products, each of 2 n k d operations where the dense one has 2 n m d, and each t
     D[s_ij] += v_ij x_i               accumulated(v, s, x, m)
 
 They run through the k columns, and hold n d gathered numbers at a time (L. Gao et al., Scaling and evaluating sparse
-autoencoders (2024), appendix D, has such kernels).
+autoencoders (2024), appendix D, has such kernels). Where rows have different numbers of entries, these stand in any
+order in columns of any length, with the rows r `[e, k]` that they belong to: x[r_ij] in place of x_i.
 """
 
 import functools
@@ -20,36 +21,54 @@ from aijax.typing import Array, Float, Int
 
 
 def sparse_product(
-    values: Float[Array, "n k"], indices: Int[Array, "n k"], dictionary: Float[Array, "m d"]
+    values: Float[Array, "e k"],
+    indices: Int[Array, "e k"],
+    dictionary: Float[Array, "m d"],
+    rows: Int[Array, "e k"] | None = None,
+    count: int | None = None,
 ) -> Float[Array, "n d"]:
     """Returns the sums of the rows of `dictionary` at `indices`, each times its value.
+
+    Args:
+      values, indices: entries of the codes.
+      dictionary: D.
+      rows: that entries belong to; default: an entry's first index.
+      count: with rows, n.
 
     >>> sparse_product(jnp.array([[2.0, 1.0]]), jnp.array([[0, 2]]), jnp.eye(3)).tolist()
     [[2.0, 0.0, 1.0]]
     """
-    return _sparse_product(*map(jnp.asarray, (values, indices, dictionary)))
+    arrays = jax.tree.map(jnp.asarray, (values, indices, dictionary, rows))
+    return _sparse_product(*arrays, len(values) if count is None else count)
 
 
 def products_at(
-    x: Float[Array, "n d"], indices: Int[Array, "n k"], dictionary: Float[Array, "m d"]
-) -> Float[Array, "n k"]:
-    """Returns the inner products of `x` with the rows of `dictionary` at `indices`.
+    x: Float[Array, "n d"],
+    indices: Int[Array, "e k"],
+    dictionary: Float[Array, "m d"],
+    rows: Int[Array, "e k"] | None = None,
+) -> Float[Array, "e k"]:
+    """Returns the inner products of the rows of `x` with those of `dictionary` at `indices`.
 
     >>> products_at(jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[0, 2]]), jnp.eye(3)).tolist()
     [[1.0, 3.0]]
     """
-    return _products_at(*map(jnp.asarray, (x, indices, dictionary)))
+    return _products_at(*jax.tree.map(jnp.asarray, (x, indices, dictionary, rows)))
 
 
 def accumulated(
-    values: Float[Array, "n k"], indices: Int[Array, "n k"], x: Float[Array, "n d"], width: int
+    values: Float[Array, "e k"],
+    indices: Int[Array, "e k"],
+    x: Float[Array, "n d"],
+    width: int,
+    rows: Int[Array, "e k"] | None = None,
 ) -> Float[Array, "m d"]:
     """Returns a dictionary of `width` rows in which each row of `x` is added, times its values, at its indices.
 
     >>> accumulated(jnp.array([[2.0], [1.0]]), jnp.array([[1], [1]]), jnp.eye(2), 3).tolist()
     [[0.0, 0.0], [2.0, 1.0], [0.0, 0.0]]
     """
-    return _accumulated(*map(jnp.asarray, (values, indices, x)), width)
+    return _accumulated(*jax.tree.map(jnp.asarray, (values, indices, x, rows)), width)
 
 
 def dense_codes(values: Float[Array, "... k"], indices: Int[Array, "... k"], width: int) -> Float[Array, "... m"]:
@@ -67,40 +86,55 @@ def _columns(start, add, indices):
     return jax.lax.fori_loop(0, indices.shape[1], lambda j, result: add(result, j, indices[:, j]), start)
 
 
-def _sum_of_rows(values, indices, dictionary):
-    zeros = jnp.zeros((len(values), dictionary.shape[1]), values.dtype)
-    return _columns(zeros, lambda sums, j, at: sums + values[:, j, None] * dictionary[at], indices)
+def _sum_of_rows(values, indices, dictionary, rows, count):
+    zeros = jnp.zeros((count, dictionary.shape[1]), values.dtype)
+
+    def add(sums, j, at):
+        terms = values[:, j, None] * dictionary[at]
+        return sums + terms if rows is None else sums.at[rows[:, j]].add(terms)
+
+    return _columns(zeros, add, indices)
 
 
-def _inner_products(x, indices, dictionary):
+def _inner_products(x, indices, dictionary, rows):
     zeros = jnp.zeros(indices.shape, x.dtype)
-    return _columns(zeros, lambda found, j, at: found.at[:, j].set(jnp.sum(x * dictionary[at], axis=1)), indices)
+
+    def add(found, j, at):
+        return found.at[:, j].set(jnp.sum((x if rows is None else x[rows[:, j]]) * dictionary[at], axis=1))
+
+    return _columns(zeros, add, indices)
 
 
-def _added_rows(values, indices, x, width):
+def _added_rows(values, indices, x, rows, width):
     zeros = jnp.zeros((width, x.shape[1]), x.dtype)
-    return _columns(zeros, lambda total, j, at: total.at[at].add(values[:, j, None] * x), indices)
+
+    def add(total, j, at):
+        return total.at[at].add(values[:, j, None] * (x if rows is None else x[rows[:, j]]))
+
+    return _columns(zeros, add, indices)
 
 
-_sparse_product = jax.custom_vjp(_sum_of_rows)
+_sparse_product = jax.custom_vjp(_sum_of_rows, nondiff_argnums=(4,))
 _products_at = jax.custom_vjp(_inner_products)
-_accumulated = jax.custom_vjp(_added_rows, nondiff_argnums=(3,))
+_accumulated = jax.custom_vjp(_added_rows, nondiff_argnums=(4,))
 
 
-@functools.partial(_sparse_product.defvjp, lambda *args: (_sum_of_rows(*args), args))
-def _sparse_product_backward(kept, slope):
-    values, indices, dictionary = kept
-    slopes = _inner_products(slope, indices, dictionary), _added_rows(values, indices, slope, len(dictionary))
-    return slopes[0], None, slopes[1]
+@functools.partial(_sparse_product.defvjp, lambda *args: (_sum_of_rows(*args), args[:4]))
+def _sparse_product_backward(count, kept, slope):
+    values, indices, dictionary, rows = kept
+    by_dictionary = _added_rows(values, indices, slope, rows, len(dictionary))
+    return _inner_products(slope, indices, dictionary, rows), None, by_dictionary, None
 
 
 @functools.partial(_products_at.defvjp, lambda *args: (_inner_products(*args), args))
 def _products_at_backward(kept, slope):
-    x, indices, dictionary = kept
-    return _sum_of_rows(slope, indices, dictionary), None, _added_rows(slope, indices, x, len(dictionary))
+    x, indices, dictionary, rows = kept
+    by_x = _sum_of_rows(slope, indices, dictionary, rows, len(x))
+    return by_x, None, _added_rows(slope, indices, x, rows, len(dictionary)), None
 
 
-@functools.partial(_accumulated.defvjp, lambda *args: (_added_rows(*args), args[:3]))
+@functools.partial(_accumulated.defvjp, lambda *args: (_added_rows(*args), args[:4]))
 def _accumulated_backward(width, kept, slope):
-    values, indices, x = kept
-    return _inner_products(x, indices, slope), None, _sum_of_rows(values, indices, slope)
+    values, indices, x, rows = kept
+    by_x = _sum_of_rows(values, indices, slope, rows, len(x))
+    return _inner_products(x, indices, slope, rows), None, by_x, None

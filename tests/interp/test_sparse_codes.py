@@ -13,11 +13,14 @@ def test_products_and_their_derivatives_are_the_dense_ones():
     rng = np.random.default_rng(0)
     values, x, dictionary = rng.normal(size=(N, K)), rng.normal(size=(N, D)), rng.normal(size=(M, D))
     indices = np.stack([rng.permutation(M)[:K] for _ in range(N)])
+    order = rng.permutation(N * K)  # the same entries in another order, with their rows
+    rows, places = (np.reshape(np.ravel(a)[order], (K, N)) for a in (np.repeat(np.arange(N), K), indices))
     direction = rng.normal(size=values.shape), rng.normal(size=x.shape), rng.normal(size=dictionary.shape)
 
     def sparse(values, x, dictionary):
         products = products_at(x, indices, dictionary)
-        total = jnp.sum(sparse_product(values * products, indices, dictionary) ** 2)
+        mixed = jnp.ravel(values * products)[order].reshape(K, N)
+        total = jnp.sum(sparse_product(mixed, places, dictionary, rows, N) ** 2)
         return total + jnp.sum(jnp.sin(accumulated(values, indices, x, M)) * dictionary)
 
     def dense(values, x, dictionary):
