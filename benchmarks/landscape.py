@@ -6,8 +6,8 @@
 
 Each measurement is a process of its own, on one thread. Told are the CPU seconds of a call after the first, which a
 busy machine disturbs least, those of the first call, with compiling, products with the Hessian, and the error: of the
-worst of the ten eigenvalues of largest magnitude, relative to it, or of a density, in L1, against float64. The peers'
-figures are recorded ones, of versions of 2026 on one core of another machine, in seconds: ratios are for orientation.
+worst of the ten eigenvalues of largest magnitude, relative to it, or of a density, in L1, against float64. Peers with a
+star have recorded figures, of versions of 2026 on one core of another machine: their ratios are for orientation.
 "plain" is Lanczos, or a map over the grid, written down in JAX; "torch" the same loops with PyTorch.
 
 The floor of an eigenvalue computation is its products. One with the Hessian of the MLP, linearised once, is 32 MFLOP:
@@ -87,7 +87,7 @@ def main() -> None:
                 tell(side, result, found["aijax"]["seconds"])
             for peer, (seconds, products, error) in RECORDED[case].items():
                 recorded = {"seconds": seconds, "products": products, "error": error}
-                tell(f"{peer} (recorded)"[:24], recorded, found["aijax"]["seconds"])
+                tell(f"{peer} *", recorded, found["aijax"]["seconds"])
 
 
 def tell(side, result, ours):
