@@ -12,11 +12,11 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Returns whether the process keeps from now on what it frees, for what it allocates next; call it before all else.
+    """Returns whether the process keeps from now on what it frees, for what it allocates next.
 
-    The process then holds the most memory that it ever needed. It does what `MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0
-    MALLOC_TRIM_THRESHOLD_=-1` in front of a command does, and holds for memory of the threads that start after it: of
-    JAX, if it has not yet made an array. Only glibc knows of it; elsewhere nothing is done.
+    It is to be called before the first array is made: memory of threads that have allocated before is not kept. The
+    process then holds the most memory that it ever needed, and its threads share one heap. Only glibc knows of it;
+    elsewhere nothing is done.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

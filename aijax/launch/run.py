@@ -62,7 +62,6 @@ def start_jax(options: argparse.Namespace) -> None:
     from aijax import parallel
     from aijax.allocator import keep_freed_memory
 
-    keep_freed_memory()
     if options.devices is not None:
         jax.config.update("jax_num_cpu_devices", options.devices)
     parallel.initialize_processes(
@@ -76,6 +75,8 @@ def start_jax(options: argparse.Namespace) -> None:
             f"--devices: {options.devices} asked for, and {jax.default_backend()} has {len(jax.local_devices())}; "
             "devices are simulated on CPU only"
         )
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
 
 
 def run_training(
