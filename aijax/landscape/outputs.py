@@ -39,8 +39,12 @@ def _softmax_curvature(outputs, u):
 
 
 def _softmax_draw(key, outputs):
-    drawn = jax.random.categorical(key, outputs)
-    return jax.nn.softmax(outputs) - jax.nn.one_hot(drawn, outputs.shape[-1], dtype=outputs.dtype)
+    # by one uniform number a position: one for each output would take several times the memory of the outputs
+    p = jax.nn.softmax(outputs)
+    places = jax.random.uniform(key, (*outputs.shape[:-1], 1), outputs.dtype)
+    total = jnp.cumsum(p, -1)
+    drawn = jnp.sum(total < places * total[..., -1:], -1)
+    return p - jax.nn.one_hot(drawn, outputs.shape[-1], dtype=outputs.dtype)
 
 
 def _sigmoid_curvature(outputs, u):
