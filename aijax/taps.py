@@ -25,7 +25,7 @@ from aijax.typing import PyTree
 
 TAP = Primitive("tap")
 
-_ASKED: contextvars.ContextVar[tuple[re.Pattern, ...]] = contextvars.ContextVar("asked", default=())
+_ASKED: contextvars.ContextVar[tuple[re.Pattern, ...] | None] = contextvars.ContextVar("asked", default=None)
 
 
 def tap(name: str, x: PyTree) -> PyTree:
@@ -49,7 +49,7 @@ def tap_in(module: nn.Module, name: str, x: PyTree) -> PyTree:
 
 def asked(module: nn.Module, name: str) -> bool:
     """Returns whether the value `name` of a module is asked for by whoever traces it now."""
-    return any(pattern.fullmatch("/".join([*module.path, name])) for pattern in _ASKED.get())
+    return any(pattern.fullmatch("/".join([*module.path, name])) for pattern in _ASKED.get() or ())
 
 
 def tap_asked(module: nn.Module, name: str, x: PyTree) -> PyTree:
@@ -59,10 +59,14 @@ def tap_asked(module: nn.Module, name: str, x: PyTree) -> PyTree:
 
 @contextlib.contextmanager
 def asking(patterns: Sequence[re.Pattern]) -> Iterator[None]:
-    """Has the functions traced within tap the outputs of their Flax modules, and all that the patterns ask for."""
-    token = _ASKED.set(tuple(patterns))
+    """Has the functions traced within tap the outputs of their Flax modules, and all that the patterns ask for.
+
+    Who asks within adds patterns; outputs are tapped once.
+    """
+    outer = _ASKED.get()
+    token = _ASKED.set((*(outer or ()), *patterns))
     try:
-        with nn.intercept_methods(_tap_output):
+        with nn.intercept_methods(_tap_output) if outer is None else contextlib.nullcontext():
             yield
     finally:
         _ASKED.reset(token)

@@ -194,3 +194,19 @@ def test_only_what_was_asked_for_is_made():
     plain = jax.jit(scanned).lower(WEIGHTS, X).compile().memory_analysis()
     asked = jax.jit(capture(scanned, "inner")).lower(WEIGHTS, X).compile().memory_analysis()
     assert asked.output_size_in_bytes - plain.output_size_in_bytes <= DEPTH * X.nbytes + 64
+
+
+def test_within_what_captures_a_module_is_tapped_once():
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return tap("end", nn.Dense(2, name="dense")(x) ** 2)
+
+    x = jnp.ones((1, 3))
+    params = jax.tree.map(jnp.ones_like, jax.eval_shape(Outer().init, jax.random.key(0), x))
+
+    def end(params, x):
+        return capture(Outer().apply, "end")(params, x)[1]["end"].sum()
+
+    value, slopes = activation_gradients(end, "dense")(params, x)
+    assert value == 2 * 4.0**2 and slopes["dense"].tolist() == [[8.0, 8.0]]
