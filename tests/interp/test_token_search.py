@@ -10,7 +10,7 @@ import pytest
 
 from aijax import models
 from aijax.errors import ConfigError
-from aijax.interp import maximize_tokens
+from aijax.interp import maximize_tokens, neuron_activation
 from aijax.taps import tap
 
 TABLE = jax.random.normal(jax.random.key(3), (6, 4))
@@ -55,6 +55,21 @@ def test_of_a_language_model_only_free_positions_change_to_allowed_tokens(random
     changed = found.tokens[:, free][found.tokens[:, free] != tokens[free]]
     assert len(changed) and (changed % 2 == 0).all()
     assert found.value[0] == pytest.approx(float(logit(found.tokens[0])), rel=1e-5) and found.value[0] > logit(tokens)
+
+
+@pytest.mark.slow
+def test_of_a_neuron_of_a_language_model(random_params):
+    model = models.LanguageModel(vocab_size=9, context_length=4, width=8, depth=1, num_heads=2)
+    tokens = jnp.array([1, 2, 3, 4])
+    params = random_params(model, tokens[None])
+
+    def apply_fn(params, tokens):
+        return model.apply({"params": params}, tokens)
+
+    neuron = neuron_activation(apply_fn, params, "decoder/block_0/mlp/hidden", 5)
+    table, options = params["embedding"]["embedding"], {"candidates": 8, "steps": 4, "restarts": 1}
+    found = maximize_tokens(jax.random.key(0), neuron, tokens, table, **options)
+    assert found.value[0] > neuron(tokens)
 
 
 @pytest.mark.parametrize(
