@@ -6,7 +6,8 @@
 images of 32 x 32 with patches of 4 (65 tokens), `clip_small` two towers of 6 blocks of width 192 on 64 images of
 64 x 64 with patches of 8 and 64 texts of 32 tokens. "train" is loss, gradient and AdamW. Each case runs in a process of
 its own: what is told is the process's CPU time of the cheapest step, that of all until the first step is done, and the
-most memory it held. `--peer` names a Python that has torch, `--compile` adds torch.compile.
+most memory it held. All processes keep the memory that a step frees, as `aijax run` does (`aijax.allocator`). `--peer`
+names a Python that has torch, `--compile` adds torch.compile.
 """
 
 import argparse
@@ -25,6 +26,12 @@ VITS = {"vit_ti16_224": (8, 224, 16, 12, 1000), "vit_ti4_32": (64, 32, 4, 12, 10
 TEXTS = (4096, 32, 6, 128)
 """Vocabulary, length, depth, width of the common space."""
 REPEATS, SECONDS = 30, 10.0
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+}
 
 
 def aijax_step(case, what):
@@ -164,7 +171,7 @@ def measured(python, library, case, what):
     """Returns what one case takes, in a process of its own on one core."""
     core = str(sorted(os.sched_getaffinity(0))[0])
     command = ["taskset", "-c", core, python, __file__, "--one", library, case, what]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT)
     if done.returncode:
         raise SystemExit(f"{library} {case} {what}: {done.stderr[-1000:]}")
     return json.loads(done.stdout.splitlines()[-1])
