@@ -183,7 +183,7 @@ def _number_of_classes(labels, num_classes):
     return num_classes
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=5)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _update(apply_fn, layer_name, layer, top_k, classes, state, params, batch, labels, seen, threshold):
     """The state after one more batch; None is the state before the first."""
     values = layer_values(apply_fn, params, batch, layer_name, layer)
