@@ -8,9 +8,9 @@ dropout 0.13. The network has the size of DDPM++ (width 128 by 1, 2, 2, 2; four 
 aijax run configs/diffusion/cifar10.py --config.data.path=data/cifar10          for accelerators
 aijax run configs/diffusion/cifar10.py:tiny --config.data.path=data/cifar10     for a CPU
 
-With `--config.model.widths=16,32 --config.total_steps=250 --config.sample.count=50` (6 CPU minutes) `:tiny` came to a
-loss of 0.32, and 0.47 of test images by the average of its parameters. Its 50 samples are at a Frechet distance of 669
-in pixels from the test images: far too few steps for a picture. The full size was never run.
+`:tiny` shows that all of it runs, and no more: after its 200 steps of 32 images (ten CPU minutes, about half of them to
+measure) the loss of test images is 0.369, and its 50 samples are coloured blotches, at a Frechet distance of 506 in
+pixels from the test images (496 with guidance 1.5). The full size was never run.
 """
 
 from ml_collections import ConfigDict
@@ -26,16 +26,16 @@ def get_config(size="ddpmpp"):
     config.batch_size = 32 if tiny else 512
     config.data = ConfigDict({"source": "cifar10", "path": "data/cifar10"})
     if tiny:
-        config.total_steps = 2000
+        config.total_steps = 200
     else:
         config.total_examples = 200_000_000
     config.model = ConfigDict(
         {
             "name": "unet",
-            "widths": (32, 64) if tiny else (128, 256, 256, 256),
+            "widths": (16, 32, 64) if tiny else (128, 256, 256, 256),
             "layers": 1 if tiny else 4,
-            "attention_levels": () if tiny else (1,),
-            "head_width": 64 if tiny else 256,
+            "attention_levels": (2,) if tiny else (1,),
+            "head_width": 32 if tiny else 256,
             "dropout_rate": 0.0 if tiny else 0.13,
             "time_scale": 16.0 if tiny else 1.0,
             "dtype": None if tiny else "bfloat16",
@@ -46,16 +46,16 @@ def get_config(size="ddpmpp"):
     config.objective = ConfigDict(
         {"conditional": True, "drop_rate": 0.1, "levels": 256, "mean": -1.2, "std": 1.2, "sigma_data": 0.5}
     )
-    config.optimizer = ConfigDict({"name": "adam", "learning_rate": 1e-3, "clip_norm": 1.0})
-    config.schedule = ConfigDict({"name": "constant", "warmup_fraction": 0.05})
-    config.ema_decay = 0.995 if tiny else 0.9993
+    config.optimizer = ConfigDict({"name": "adam", "learning_rate": 2e-3 if tiny else 1e-3, "clip_norm": 1.0})
+    config.schedule = ConfigDict({"name": "cosine" if tiny else "constant", "warmup_fraction": 0.05})
+    config.ema_decay = 0.98 if tiny else 0.9993
     config.sample = ConfigDict(
         {
             "sampler": {"name": "heun"},
             "steps": 18,
             "spacing": "karras",
-            "count": 100 if tiny else 50_000,
-            "block": 100 if tiny else 1000,
+            "count": 50 if tiny else 50_000,
+            "block": 50 if tiny else 1000,
             "guidance": 1.5,
         }
     )
