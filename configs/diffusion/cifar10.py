@@ -8,8 +8,8 @@ dropout 0.13. The network has the size of DDPM++ (width 128 by 1, 2, 2, 2; four 
 aijax run configs/diffusion/cifar10.py --config.data.path=data/cifar10          for accelerators
 aijax run configs/diffusion/cifar10.py:tiny --config.data.path=data/cifar10     for a CPU
 
-`:tiny` shows that all of it runs, and no more: after its 200 steps of 32 images (ten CPU minutes, about half of them to
-measure) the loss of test images is 0.369, and its 50 samples are coloured blotches, at a Frechet distance of 506 in
+`:tiny` shows that all of it runs, and no more: after its 200 steps of 32 images (ten CPU minutes with all
+measurements) the loss of test images is 0.369, and its 50 samples are coloured blotches, at a Frechet distance of 506 in
 pixels from the test images (496 with guidance 1.5). The full size was never run.
 """
 
