@@ -9,8 +9,8 @@ aijax run configs/diffusion/cifar10.py --config.data.path=data/cifar10          
 aijax run configs/diffusion/cifar10.py:tiny --config.data.path=data/cifar10     for a CPU
 
 `:tiny` shows that all of it runs, and no more: after its 200 steps of 32 images (ten CPU minutes with all
-measurements) the loss of test images is 0.369, and its 50 samples are coloured blotches, at a Frechet distance of 506 in
-pixels from the test images (496 with guidance 1.5). The full size was never run.
+measurements) the loss of test images is 0.369, and its 50 samples are coloured blotches, at a Frechet distance of 506
+in pixels from the test images (496 with guidance 1.5). The full size was never run.
 """
 
 from ml_collections import ConfigDict
