@@ -6,13 +6,14 @@ All are weighted squares of one error. With x = alpha x_0 + sigma z and snr = al
 
 | weighting | loss |
 |---|---|
-| "eps" | |eps^ - z|^2, Ho et al. 2020, equation 14; sigma^2-weighted score matching, Song et al. 2021 |
+| "eps", "snr" | |eps^ - z|^2, Ho et al. 2020, equation 14; sigma^2-weighted score matching, Song et al. 2021 |
 | "likelihood" | g^2 / sigma^2 |eps^ - z|^2, Song et al. 2021, Maximum likelihood training |
 | "x0" | |x_0^ - x_0|^2 |
 | "v", "velocity" | the square of the error of v, of eps - x_0 (Lipman et al. 2022) |
 | "min_snr" | min(snr, gamma) |x_0^ - x_0|^2, gamma = 5, Hang et al. 2023 |
 | "p2" | |eps^ - z|^2 / (1 + snr), Choi et al. 2022 |
 | "edm" | (rho^2 + s^2) / (rho s)^2 |x_0^ - x_0|^2, Karras et al. 2022 |
+| a function w | w(snr) |x_0^ - x_0|^2, such as another gamma, or max(snr, 1) (Salimans and Ho 2022) |
 
 The other way, without noise: implicit score matching tr J + |s|^2 / 2 (Hyvarinen 2005) and its sliced estimates (Song
 et al. 2019), J the Jacobian of the score.
@@ -39,7 +40,7 @@ def denoising_loss(
     x0: Float[Array, "n ..."],
     *,
     prediction: str = "x0",
-    weighting: str = "eps",
+    weighting: str | Callable[[Array], Array] = "eps",
     times: Callable[[PRNGKey, Process, int], Array] | None = None,
     reduce: str = "mean",
     sigma_data: float = 0.5,
@@ -210,8 +211,11 @@ def drop_condition(key: PRNGKey, condition: Any, null: Any, rate: float) -> Any:
 
 def _weight(name, process, t, alpha, sigma, sigma_data):
     """Whether the weight is of the error of eps (else of x_0), and the weight."""
+    if callable(name):
+        return False, name((alpha / sigma) ** 2)
     options = {
         "eps": lambda: (True, 1.0),
+        "snr": lambda: (True, 1.0),
         "likelihood": lambda: (True, (process.diffusion(t) / sigma) ** 2),
         "p2": lambda: (True, 1 / (1 + (alpha / sigma) ** 2)),
         "x0": lambda: (False, 1.0),

@@ -83,9 +83,13 @@ def test_weightings_are_one_error_weighted(g2, float64):
         model = as_kind(exact, process, "x0", kind)
         return denoising_loss(KEY, model, process, x0, prediction=kind, weighting=weighting, t=t, noise=noise)
 
-    names = [(name, "x0") for name in ("x0", "eps", "min_snr", "p2", "edm")] + [("v", "v"), ("edm", "F")]
+    truncated = lambda snr: jnp.maximum(snr, 1)  # noqa: E731
+    names = [(name, "x0") for name in ("x0", "eps", "snr", truncated, "min_snr", "p2", "edm")]
+    names += [("v", "v"), ("edm", "F")]
     values = jax.jit(lambda: [loss(*name) for name in names])()
-    x0_loss, eps, min_snr, p2, edm, v, edm_of_f = values
+    x0_loss, eps, by_snr, cut, min_snr, p2, edm, v, edm_of_f = values
+    np.testing.assert_array_equal(by_snr, eps)
+    np.testing.assert_allclose(cut, np.maximum(snr, 1) * x0_loss, rtol=1e-10)
     np.testing.assert_allclose(eps, snr * x0_loss, rtol=1e-10)
     np.testing.assert_allclose(min_snr, np.minimum(snr, 5) * x0_loss, rtol=1e-10)
     np.testing.assert_allclose(p2, eps / (1 + snr), rtol=1e-10)
@@ -120,7 +124,7 @@ def test_conditions_are_dropped_at_their_rate():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"weighting": "snr"}, "weighting: unknown value 'snr'"),
+        ({"weighting": "snrs"}, "weighting: unknown value 'snrs'; did you mean 'snr'"),
         ({"t": jnp.array([0.5, 1.5])}, "t: expected times from 0 to 1, got 1.5"),
         ({"denoise_fn": lambda x, t: x.sum(1)}, "denoise_fn: expected an array of the shape of x"),
         ({"reduce": "sum"}, "reduce: unknown value 'sum'"),
