@@ -86,6 +86,7 @@ class ViT(nn.Module):
       final_norm: "tokens", "pooled" (after the pool) or "none".
       pool_prefix: "gap" and "map" take tokens before the patches too.
       pre_logits: width of a layer with tanh before the head; None for no such layer.
+      head_bias: whether the head has a bias; a projection into a space shared with texts has none.
       biases, qk_norm, layer_scale, gated, attention_dropout_rate, norm, norm_epsilon, activation, implementation,
         dtype, param_dtype: see `aijax.models.block_spec.BlockSpec`.
       patch_kernel: sides of the patches that the kernel is kept for (FlexiViT); None for `patch_size`.
@@ -140,6 +141,7 @@ class ViT(nn.Module):
     final_norm: Literal["tokens", "pooled", "none"] = "tokens"
     pool_prefix: bool = False
     pre_logits: int | None = None
+    head_bias: bool = True
     biases: tuple[str, ...] = LAYERS
     qk_norm: bool = False
     layer_scale: float | None = None
@@ -229,7 +231,7 @@ class ViT(nn.Module):
             x = jnp.tanh(nn.Dense(self.pre_logits, name="pre_logits", **dtypes)(x))
         x = pooled = keep_batch_split(x)
         if self.num_classes is not None:
-            x = nn.Dense(self.num_classes, name="head", **dtypes)(x)
+            x = nn.Dense(self.num_classes, use_bias=self.head_bias, name="head", **dtypes)(x)
             if self.distillation == "head":
                 x = (x + nn.Dense(self.num_classes, name="head_distillation", **dtypes)(last[:, 1])) / 2
             x = keep_batch_split(x)

@@ -65,6 +65,12 @@ def read_clip_vision(fields: Fields) -> ViT:
     )  # fmt: skip
 
 
+def read_clip_projection(fields: Fields) -> ViT:
+    """Returns CLIP's vision tower and its projection into the space that texts share."""
+    width = fields.take("projection_dim", int, 512)
+    return read_clip_vision(fields).clone(num_classes=width, head_bias=False)
+
+
 def read_siglip_vision(fields: Fields, *, flexible: bool) -> ViT:
     """Returns the vision tower of SigLIP, or of SigLIP 2 where images have shapes of their own."""
     blocks = read_blocks(fields, width=768, mlp=3072, activation="gelu_pytorch_tanh", eps=1e-6)
@@ -84,7 +90,7 @@ def read_siglip_vision(fields: Fields, *, flexible: bool) -> ViT:
 def _write_vision(model, kind):
     config = {"model_type": kind, **write_vit(model), "attention_dropout": model.attention_dropout_rate}
     if kind == "clip_vision_model":
-        return config
+        return config | ({"projection_dim": model.num_classes} if model.num_classes else {})
     config["vision_use_head"] = model.pool == "map"
     config["hidden_act"] = config["hidden_act"].replace("gelu_new", "gelu_pytorch_tanh")
     if kind == "siglip2_vision_model":
@@ -162,8 +168,8 @@ def _siglip(name, kind, flexible):
     return Architecture(CLIP, read, write, _pairs, lambda model, config: layout)
 
 
-def _vision(name, kind, entries, read_tower):
-    layout = Layout(prefixed(entries, "vision_model.", ""), ignored=(PLACES, r"text_model\..*", r"logit_.*"))
+def _vision(name, kind, entries, read_tower, head=()):
+    layout = Layout((*prefixed(entries, "vision_model.", ""), *head), ignored=(PLACES, r"text_model\..*", r"logit_.*"))
 
     def read(config: Mapping[str, Any], where: str) -> ViT:
         fields = Fields(config, where)
@@ -186,6 +192,10 @@ def _pairs(model, config):
 
 CLIP_MODEL = Architecture(CLIP, _read_clip, _write_clip, _pairs, lambda model, config: CLIP_LAYOUT)
 CLIP_TOWER = _vision("CLIPVisionModel", "clip_vision_model", CLIP_VISION, read_clip_vision)
+CLIP_PROJECTION = _vision(
+    "CLIPVisionModelWithProjection", "clip_vision_model", CLIP_VISION, read_clip_projection,
+    (Entry("visual_projection.*", "head/*"),),
+)  # fmt: skip
 SIGLIP_MODEL, SIGLIP2_MODEL = _siglip("SiglipModel", "siglip", False), _siglip("Siglip2Model", "siglip2", True)
 SIGLIP_TOWER = _vision(
     "SiglipVisionModel", "siglip_vision_model", SIGLIP_VISION, lambda fields: read_siglip_vision(fields, flexible=False)
@@ -197,6 +207,7 @@ SIGLIP2_TOWER = _vision(
 ARCHITECTURES = {
     "CLIPModel": CLIP_MODEL,
     "CLIPVisionModel": CLIP_TOWER,
+    "CLIPVisionModelWithProjection": CLIP_PROJECTION,
     "SiglipModel": SIGLIP_MODEL,
     "SiglipVisionModel": SIGLIP_TOWER,
     "Siglip2Model": SIGLIP2_MODEL,

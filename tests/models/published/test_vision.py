@@ -167,6 +167,25 @@ def test_what_is_saved_is_what_was_loaded(tmp_path, golden, name):
     jax.tree.map(np.testing.assert_array_equal, read, params)
 
 
+def test_a_vision_tower_with_its_projection_is_half_of_a_pair(tmp_path, cases):
+    case = cases("clip_hf/quickgelu_legacy_eos", "float32")
+    config = pretrained.read_config(case.folder)
+    alone = config["vision_config"] | {
+        "architectures": ["CLIPVisionModelWithProjection"], "projection_dim": config["projection_dim"],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(alone))
+    kept = ("vision_model.", "visual_projection.")
+    tensors = {n: t for n, t in read_tensors(case.folder).items() if n.startswith(kept) and "position_ids" not in n}
+    save_file({name: np.asarray(tensor) for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    model, params = models.load(tmp_path)
+    found = model.apply({"params": params}, case.images)
+    wanted = case.model.apply({"params": case.params}, case.images, method="encode_image")
+    np.testing.assert_allclose(found / np.linalg.norm(found, axis=-1, keepdims=True), wanted, atol=1e-6)
+    models.save(tmp_path / "again", model, params)
+    assert set(load_file(tmp_path / "again/model.safetensors")) == set(tensors)
+    assert models.load(tmp_path / "again")[0] == model
+
+
 @pytest.mark.parametrize("name", ["dinov2_hf/swiglu", *slow(["clip_hf/quickgelu_legacy_eos"])])
 def test_scanned_rematerialised_and_sharded_are_the_plain(tmp_path, quick_jit, cases, name):
     from aijax.parallel import make_mesh
