@@ -21,6 +21,7 @@ from aijax.diffusion.predictions import check_output, to_eps, to_x0
 from aijax.diffusion.process import Process, check_times
 from aijax.diffusion.samplers.adaptive import SOLVERS, level_rates
 from aijax.errors import ConfigError, DataError, choose
+from aijax.known import known
 from aijax.typing import Any, Array, Callable, Float, PRNGKey
 
 
@@ -191,7 +192,7 @@ def dequantise(key: PRNGKey, x: Array, *, levels: int = 256, low: float = -1.0, 
     True
     """
     _check_levels(levels, low, high)
-    if not isinstance(x, jax.core.Tracer) and x.size and not (x.min() >= 0 and x.max() <= levels - 1):
+    if x.size and known((x.min() >= 0) & (x.max() <= levels - 1)) is False:
         raise DataError(f"x: expected numbers from 0 to {levels - 1}, got {x.min()} to {x.max()}")
     noise = jax.random.uniform(key, x.shape)
     return low + (high - low) * (x + noise) / levels
@@ -220,7 +221,7 @@ def _times(process, t_min, t_max):
     end = process.t_max if t_max is None else t_max
     check_times(process, start, "t_min")
     check_times(process, end, "t_max")
-    if not any(isinstance(time, jax.core.Tracer) for time in (start, end)) and not start < end:
+    if known(start < end) is False:
         raise ConfigError(f"t_min: expected a time below t_max = {end}, got {start}")
     return start, end
 
@@ -229,7 +230,7 @@ def _solve(velocity, state, start, end, solver, rtol, atol, max_steps):
     import diffrax
 
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        if not isinstance(tolerance, jax.core.Tracer) and not tolerance > 0:
+        if known(tolerance > 0) is False:
             raise ConfigError(f"{name}: expected a positive number, got {tolerance}")
     dtype = jnp.promote_types(jax.tree.leaves(state)[0].dtype, jnp.float32)
     start, end = jnp.asarray(start, dtype), jnp.asarray(end, dtype)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, DataError
+from aijax.known import all_finite
 from aijax.parallel import cut_rows
 from aijax.typing import Any, Array, Callable, Float, PRNGKey
 
@@ -56,7 +57,7 @@ def frechet_distance(a: Gaussian | Float[Array, "n d"], b: Gaussian | Float[Arra
     (mean_a, root_a), (mean_b, root_b) = map(_mean_and_root, (a, b))
     if mean_a.shape != mean_b.shape:
         raise DataError(f"features: expected equal dimensions, got {mean_a.shape[0]} and {mean_b.shape[0]}")
-    if not all(_finite(mean) for mean in (mean_a, mean_b)):
+    if any(all_finite(mean) is False for mean in (mean_a, mean_b)):
         raise DataError("features: expected finite numbers, got NaN or infinity")
     shared = jnp.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     return jnp.sum((mean_a - mean_b) ** 2) + jnp.sum(root_a**2) + jnp.sum(root_b**2) - 2 * shared
@@ -172,15 +173,10 @@ def _check_pair(a, b, least):
     for part in (a, b):
         if part.ndim != 2 or len(part) < least:
             raise DataError(f"features: expected [n, d] with n of at least {least}, got shape {part.shape}")
-        if not _finite(part):
+        if all_finite(part) is False:
             raise DataError("features: expected finite numbers, got NaN or infinity")
     if a.shape[1] != b.shape[1]:
         raise DataError(f"features: expected equal dimensions, got {a.shape[1]} and {b.shape[1]}")
-
-
-def _finite(x):
-    """Whether numbers are finite; taken for granted where they are not known, inside `jit`."""
-    return isinstance(x, jax.core.Tracer) or bool(jnp.isfinite(x).all())
 
 
 def _mean_and_root(part):

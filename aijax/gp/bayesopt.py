@@ -29,11 +29,11 @@ from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import Exact
 from aijax.gp.fit import fit
 from aijax.gp.model import GP
-from aijax.gp.observations import known
 from aijax.gp.priors import LogNormal
 from aijax.gp.suggest import Acquisition, LogExpectedImprovement, Suggestion, box_points, check_bounds, suggest
 from aijax.gp.trainable import split_arrays
 from aijax.kernels import Matern52
+from aijax.known import known
 from aijax.parameters import static
 from aijax.typing import Any, Array, Bool, Float, Int, PRNGKey
 

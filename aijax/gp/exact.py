@@ -21,8 +21,9 @@ from jax.experimental import checkify
 from aijax.errors import DataError
 from aijax.gp.indefinite import refuse_indefinite, refuse_twins
 from aijax.gp.model import GP, Evidence, prior_mean
-from aijax.gp.observations import check_points, known, residuals
+from aijax.gp.observations import check_points, residuals
 from aijax.kernels.products import map_points
+from aijax.known import known
 from aijax.linalg import cholesky_with_jitter
 from aijax.linalg.blocked import solve_lower
 from aijax.linalg.gaussian import gaussian_log_density

@@ -23,10 +23,11 @@ from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import Exact
 from aijax.gp.indefinite import refuse_indefinite_kernel
 from aijax.gp.inference import check_solver
-from aijax.gp.observations import all_finite, residuals
+from aijax.gp.observations import residuals
 from aijax.gp.priors import Prior
 from aijax.gp.restarts import draw_starts
 from aijax.gp.trainable import Moved, choose_moved, split_arrays
+from aijax.known import all_finite
 from aijax.lbfgs import REASONS, SAME_VALUE, SMALL_GRADIENT, Minimum, lbfgs_race
 from aijax.parameters import check_parameters
 from aijax.typing import Any, Array, Bool, Callable, Mapping, PRNGKey

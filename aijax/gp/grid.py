@@ -20,10 +20,11 @@ import numpy as np
 from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import draw_normal
 from aijax.gp.model import GP, Evidence, prior_mean
-from aijax.gp.observations import known, residuals
+from aijax.gp.observations import residuals
 from aijax.kernels import Scaled, Sum, White, separate
 from aijax.kernels.base import as_points
 from aijax.kernels.products import map_points
+from aijax.known import known
 from aijax.linalg.kronecker import along_axis, kronecker_eigen, kronecker_log_density, kronecker_matvec
 from aijax.linalg.vectors import check_count
 from aijax.parameters import noun, static

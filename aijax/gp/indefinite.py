@@ -9,8 +9,8 @@ import numpy as np
 
 from aijax.errors import DataError
 from aijax.gp.model import GP
-from aijax.gp.observations import known
 from aijax.kernels import Kernel
+from aijax.known import known
 from aijax.typing import Any, Array, Float
 
 MOST_POINTS = 1000

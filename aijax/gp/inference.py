@@ -16,8 +16,9 @@ from aijax.errors import ConfigError, RunError
 from aijax.gp.exact import Exact, sample_prior
 from aijax.gp.indefinite import refuse_indefinite_kernel
 from aijax.gp.model import GP, Evidence
-from aijax.gp.observations import check_points, known
+from aijax.gp.observations import check_points
 from aijax.gp.targets import likelihood_of
+from aijax.known import known
 from aijax.typing import Any, Array, Bool, Float, PRNGKey
 
 

@@ -29,10 +29,11 @@ from jax.sharding import Mesh
 from aijax.errors import ConfigError
 from aijax.gp.iterative_posterior import IterativePosterior
 from aijax.gp.model import GP, Evidence
-from aijax.gp.observations import known, residuals
+from aijax.gp.observations import residuals
 from aijax.gp.once import once
 from aijax.gp.whitened import System, make_system, solve, solve_whitened, white_part
 from aijax.kernels.products import Rows, map_rows, rows_product, split_rows
+from aijax.known import known
 from aijax.linalg import quadrature
 from aijax.linalg.low_rank import low_rank_log_determinant, solve_root, solve_root_transpose
 from aijax.linalg.vectors import check_count

@@ -16,9 +16,10 @@ from jax.experimental import checkify
 from aijax.errors import RunError
 from aijax.gp.exact import draw_normal
 from aijax.gp.model import GP, prior_mean
-from aijax.gp.observations import check_points, known
+from aijax.gp.observations import check_points
 from aijax.gp.whitened import System, cross_columns, solve_whitened
 from aijax.kernels.products import count_rows, kernel_product
+from aijax.known import known
 from aijax.typing import Any, Array, PRNGKey
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from jax.scipy.special import gammaln, log_ndtr, ndtr, xlogy
 
 from aijax.errors import ConfigError, DataError
-from aijax.gp.observations import known
 from aijax.gp.quadrature import expectation, log_expectation, normal_rule
+from aijax.known import known
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, Bool, Float
 

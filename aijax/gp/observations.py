@@ -10,6 +10,7 @@ import numpy as np
 
 from aijax.errors import ConfigError, DataError
 from aijax.gp.model import GP, prior_mean
+from aijax.known import all_finite
 from aijax.parameters import check_parameters, debug_check_parameters
 from aijax.typing import Any, Array, Bool, Float
 
@@ -73,23 +74,6 @@ def refuse_unless_finite(name: str, value: Any) -> None:
     if all_finite(value) is False:
         row = int(np.argmin(np.isfinite(value).reshape(len(value), -1).all(1)))
         raise DataError(f"{name}: row {row} has a value that is not finite; {name} must be finite")
-
-
-def all_finite(value: Any) -> bool | None:
-    """Returns whether all entries are finite; None where they are not known."""
-    if isinstance(value, jax.core.Tracer):
-        return None
-    if getattr(value, "is_fully_addressable", True):  # on the host nothing is compiled for it
-        return bool(np.isfinite(value).all())
-    return bool(jnp.isfinite(value).all())
-
-
-def known(flag: Any) -> bool | None:
-    """Returns a bool that is known, else (inside `jit` or `vmap`) None."""
-    try:
-        return bool(flag)
-    except jax.errors.ConcretizationTypeError:
-        return None
 
 
 def _zero_where_missing(y, observed):

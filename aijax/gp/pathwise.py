@@ -27,12 +27,13 @@ from aijax.errors import ConfigError, RunError
 from aijax.gp.exact import ExactPosterior
 from aijax.gp.iterative_posterior import IterativePosterior
 from aijax.gp.model import GP, prior_mean
-from aijax.gp.observations import check_points, known
+from aijax.gp.observations import check_points
 from aijax.gp.sparse import SparsePosterior
 from aijax.gp.svgp import SVGP
 from aijax.gp.whitened import solve_whitened, white_part
 from aijax.kernels.products import count_rows, kernel_product, map_rows, split_rows
 from aijax.kernels.random_features import random_features
+from aijax.known import known
 from aijax.linalg import cholesky_with_jitter
 from aijax.linalg.blocked import solve_lower
 from aijax.linalg.vectors import check_count

@@ -21,8 +21,9 @@ from aijax.errors import ConfigError
 from aijax.gp.collapsed import collapsed_density, collapsed_factors
 from aijax.gp.exact import draw_normal
 from aijax.gp.model import GP, Evidence, prior_mean
-from aijax.gp.observations import check_points, known, residuals
+from aijax.gp.observations import check_points, residuals
 from aijax.kernels.products import map_points
+from aijax.known import known
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, Float, PRNGKey
 

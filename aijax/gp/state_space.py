@@ -24,8 +24,9 @@ from aijax.errors import ConfigError, DataError
 from aijax.gp.kalman import Moments, Series, log_density, smoothing
 from aijax.gp.kalman_joint import joint_moments, sample_path, state_at
 from aijax.gp.model import GP, Evidence, prior_mean
-from aijax.gp.observations import known, residuals
+from aijax.gp.observations import residuals
 from aijax.kernels import markov
+from aijax.known import known
 from aijax.linalg.vectors import check_count
 from aijax.parameters import noun, static
 from aijax.typing import Any, Array, PRNGKey

@@ -30,8 +30,9 @@ from aijax.gp.exact import draw_normal
 from aijax.gp.indefinite import refuse_indefinite_kernel
 from aijax.gp.likelihoods import Likelihood
 from aijax.gp.model import GP, prior_mean
-from aijax.gp.observations import check_points, known
+from aijax.gp.observations import check_points
 from aijax.kernels.products import map_points
+from aijax.known import known
 from aijax.linalg import cholesky_with_jitter
 from aijax.parameters import noun, parameter
 from aijax.typing import Any, Array, Float, PRNGKey

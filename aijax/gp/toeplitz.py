@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError, DataError
 from aijax.gp.exact import draw_normal
 from aijax.gp.model import GP, Evidence, prior_mean
-from aijax.gp.observations import known, residuals
+from aijax.gp.observations import residuals
 from aijax.kernels.products import map_points
+from aijax.known import known
 from aijax.linalg.toeplitz import durbin_levinson, toeplitz_log_density, toeplitz_solve
 from aijax.parameters import noun
 from aijax.typing import Any, Array, PRNGKey

@@ -26,6 +26,7 @@ from jax.scipy.ndimage import map_coordinates
 from aijax.descent import descend
 from aijax.errors import ConfigError, choose
 from aijax.interp.neurons import layer_values
+from aijax.known import known
 from aijax.lbfgs import SAME_VALUE, SMALL_GRADIENT, lbfgs_race
 from aijax.typing import Any, Array, Callable, Float, Int, Params, PRNGKey, PyTree
 
@@ -83,7 +84,7 @@ def maximize_in_ball(
     >>> jax.eval_shape(lambda key: maximize_in_ball(key, jnp.sum, (5,), 2.0, restarts=3), jax.random.key(0)).x.shape
     (3, 5)
     """
-    if not isinstance(radius, jax.core.Tracer) and not radius > 0:
+    if known(radius > 0) is False:
         raise ConfigError(f"radius: expected more than 0, got {radius}")
 
     def place(u):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import DataError
+from aijax.known import known
 from aijax.typing import Array, Bool, Float, Int
 
 
@@ -165,7 +166,6 @@ def _check(weights, tokens, first):
     wanted = (weights.shape[-4], weights.shape[-1])
     if tokens is not None and tokens.shape != wanted:
         raise DataError(f"tokens: expected {list(wanted)} as the attention_weights have, got {list(tokens.shape)}")
-    if not isinstance(weights, jax.core.Tracer):
-        sums, least = jnp.abs(weights.sum(-1) - 1).max(), weights.min()
-        if not (sums < 1e-2 and least >= 0):
-            raise DataError(f"attention_weights: expected rows that sum to 1, got one that is off by {float(sums):.2g}")
+    off = jnp.abs(weights.sum(-1) - 1).max()
+    if known((off < 1e-2) & (weights.min() >= 0)) is False:
+        raise DataError(f"attention_weights: expected rows that sum to 1, got one that is off by {float(off):.2g}")

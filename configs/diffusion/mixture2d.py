@@ -43,7 +43,7 @@ def get_config():
     config.spacing = ConfigDict({"edm": "karras"})
     config.sampler = ConfigDict(
         {
-            "ancestral": {"name": "ddpm", "steps": 200, "spacing": "log_snr"},
+            "ancestral": {"name": "ddpm", "steps": 500, "spacing": "log_snr"},
             "euler_maruyama": {"name": "euler_maruyama", "steps": 200},
             "reverse_diffusion": {"name": "reverse_diffusion", "steps": 200},
             "predictor_corrector": {"name": "predictor_corrector", "steps": 100},

@@ -84,3 +84,9 @@ def test_mistakes_are_named():
         kernel_distance(jnp.zeros((1, 2)), jnp.zeros((4, 2)))
     with pytest.raises(ConfigError, match="order: expected a number of at least 1, got 0"):
         sliced_wasserstein(jax.random.key(0), jnp.zeros((4, 2)), jnp.zeros((4, 2)), order=0)
+
+
+def test_features_that_a_compiled_function_knows_are_no_obstacle():
+    a = jnp.array([[0.0, 1.0], [2.0, 3.0]])
+    distance = jax.jit(lambda key: sliced_wasserstein(key, a, a + 1, num_projections=8))(jax.random.key(0))
+    assert 0 < distance < 2
