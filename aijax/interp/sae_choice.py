@@ -81,7 +81,7 @@ def from_chosen(
         latents=jnp.zeros((count, width), values.dtype).at[at].set(latents, mode="drop").reshape(*lead, width),
         reconstruction=sums.reshape(*lead, -1) + params["decoder_bias"],
         fired=jnp.zeros(width, bool).at[indices].max(values > 0),
-        l0=jnp.sum(values > 0, dtype=x.dtype) / count,
+        l0=jnp.sum(values > 0, dtype=values.dtype) / count,
         least=jnp.min(jnp.where(values > 0, latents, jnp.inf)),
         losses={},
     )
