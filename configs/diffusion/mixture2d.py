@@ -7,7 +7,7 @@ ones, which for two exact sets is 0.008; the figure has all eighteen samplers:
 | | EDM | VE | VP | sub-VP | cosine | flow |
 |---|---|---|---|---|---|---|
 | Euler-Maruyama, 200 steps | .009 | .004 | .010 | .011 | .005 | .004 |
-| ancestral, 200 | .011 | .013 | .012 | .021 | .011 | .014 |
+| ancestral, 500 | .006 | .008 | .006 | .016 | .007 | .007 |
 | adaptive ODE | .009 | .009 | .009 | .009 | .009 | .009 |
 | DDIM, 50 | .027 | .023 | .031 | .035 | .031 | .031 |
 | Heun, 18 | .023 | .018 | .032 | .040 | .029 | .037 |
