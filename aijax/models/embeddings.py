@@ -70,6 +70,7 @@ def checked_indices(where: str, indices: Any, count: int) -> Int[Array, "..."]:
     """Returns indices of a table of `count`, of which those that are known are checked as by `check_indices`; unknown
     ones below 0 become `count`, so that their embedding is NaN and not that of a row counted from the end.
 
+    >>> import jax
     >>> jax.jit(lambda tokens: checked_indices("tokens", tokens, 5))(jnp.array([4, -1])).tolist()
     [4, 5]
     """
