@@ -242,10 +242,7 @@ def output_kernel(
                 raise ConfigError(
                     f"x2: outputs {y1.shape} and {y2.shape} differ on axis {axis}, where equals are paired"
                 )
-        one, two = (
-            (outputs.basis(y.dtype).reshape(outputs.number, -1) @ y.reshape(-1)).reshape(outputs.groups)
-            for outputs, y in ((outputs1, y1), (outputs2, y2))
-        )
+        one, two = outputs1.grouped(y1), outputs2.grouped(y2)
         return arrange(einsum("fgh,Fgh->gfF", one, two)[:, None, :, None], outputs1, outputs2, None)
 
     return jax.tree.map(kernel, y1, y2)

@@ -47,12 +47,20 @@ class Outputs:
         """How many outputs there are."""
         return math.prod(self.shape)
 
+    @property
+    def order(self) -> list[int]:
+        """The axes: full, diagonal, traced."""
+        return self.axes(FULL) + self.axes(DIAGONAL) + self.axes(TRACED)
+
     def basis(self, dtype) -> Array:
         """Returns the unit vectors of the outputs [f g h, *shape]."""
-        order = self.axes(FULL) + self.axes(DIAGONAL) + self.axes(TRACED)
         unit = jnp.eye(math.prod(self.shape), dtype=dtype).reshape(self.shape * 2)
         rest = range(len(self.shape), 2 * len(self.shape))
-        return unit.transpose(*order, *rest).reshape(self.number, *self.shape)
+        return unit.transpose(*self.order, *rest).reshape(self.number, *self.shape)
+
+    def grouped(self, y: Array) -> Array:
+        """Returns values of the output as `(f, g, h)`."""
+        return y.transpose(self.order).reshape(self.groups)
 
 
 def make_outputs(

@@ -289,3 +289,10 @@ def test_side_effects_are_refused():
 
     with pytest.raises(ConfigError, match="expected a pure function, but it has effects"):
         empirical_ntk(apply_fn, LINEAR, jnp.ones((2, 3)))
+
+
+def test_products_of_outputs_take_no_more_than_the_outputs():
+    x = jnp.ones((2, 3))
+    compiled = jax.jit(empirical_nngp, static_argnums=0, static_argnames="trace_outputs")
+    lowered = compiled.lower(lambda w, x: x @ w, jnp.ones((3, 4000)), x, trace_outputs=True)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 10 * 2 * 4000 * 4
