@@ -1,10 +1,10 @@
 """The empirical tangent kernel of a model over a data set, in a store that can be gone on with, and its spectrum.
 
 `kernel/` of the run folder is a Zarr array `[n, n]`, the mean over outputs of Theta(x_i, x_j), written block by block
-over the mesh. Of it: the trace; the eigenvalues, how fast they fall, and their effective rank, (sum lambda)^2 / sum
-lambda^2; the condition number; the alignment of the centred kernel with the classes, <K, Y Y^T> / (|K| |Y Y^T|)
-(Cortes, Mohri, Rostamizadeh 2012); and how much of the labels lies in the leading eigenvectors, which is what gradient
-descent learns first.
+over the mesh; with `--processes` each process writes its own blocks. Of it: the trace; the eigenvalues, how fast they
+fall, and their effective rank, (sum lambda)^2 / sum lambda^2; the condition number; the alignment of the centred kernel
+with the classes, <K, Y Y^T> / (|K| |Y Y^T|) (Cortes, Mohri, Rostamizadeh 2012); and how much of the labels lies in the
+leading eigenvectors, which is what gradient descent learns first.
 """
 
 import jax
@@ -26,8 +26,6 @@ BLUE, RED, GREY, LINES = "#4878a8", "#d1605e", "#888888", "#8fd3f4"
 
 def main(config, folder):
     """Returns the metrics of the kernel; writes `kernel/`, `figures/spectrum.png` and `figures/matrix.png`."""
-    if jax.process_count() > 1:
-        raise ConfigError("--processes: a kernel is computed by one process, over all of its devices")
     apply_fn, params, source = read_model(config)
     x, labels = read_examples(source, config)
     mesh = bind(make_mesh, config.get("mesh", {}), "config.mesh")()
@@ -40,6 +38,8 @@ def main(config, folder):
         mesh=mesh,
         store=folder / "kernel",
     )
+    if jax.process_index() > 0:
+        return {}
     kernel = np.asarray(stored, np.float64)
     eigenvalues, eigenvectors = np.linalg.eigh(kernel)
     eigenvalues, eigenvectors = eigenvalues[::-1], eigenvectors[:, ::-1]

@@ -71,6 +71,7 @@ class Assembly:
       sizes: rows of x1 and of x2.
       chunk: rows of a chunk, of x1 and of x2.
       rows, cols: the pieces, from `aijax.parallel.cut_rows`; each lies in one chunk.
+      own: the chunks that are to come.
       symmetric: whether only the upper triangle comes.
     """
 
@@ -81,18 +82,19 @@ class Assembly:
         chunk: tuple[int, int],
         rows: Sequence[slice],
         cols: Sequence[slice],
+        own: set[tuple[int, int]],
         symmetric: bool,
     ):
-        self.result, self.sizes, self.chunk, self.symmetric = result, sizes, chunk, symmetric
+        self.result, self.sizes, self.chunk, self.own, self.symmetric = result, sizes, chunk, own, symmetric
         self._pieces = [_counts(pieces, size) for pieces, size in zip((rows, cols), chunk, strict=True)]
         self._open: dict[tuple[int, int], list[Any]] = {}
 
     def wants(self, rows: slice, cols: slice) -> bool:
-        """Returns whether a piece is of a chunk that is not there yet."""
+        """Returns whether a piece is of a chunk that is to come and not there yet."""
         chunk = self._chunk_of(rows, cols)
         if self.symmetric:
             chunk = tuple(sorted(chunk))
-        return chunk not in self.result.done
+        return chunk in self.own and chunk not in self.result.done
 
     def add(self, rows: slice, cols: slice, leaves: Sequence[np.ndarray]) -> None:
         """Takes the piece of `rows` and `cols`, whose arrays may have more rows than that: the rest is padding."""

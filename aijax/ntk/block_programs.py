@@ -313,15 +313,16 @@ def probe(kernel: KernelParts, x1: PyTree, x2: PyTree | None) -> tuple[PyTree, C
 
 
 def choose_sizes(
-    kernel: KernelParts, x1: PyTree, x2: PyTree | None, mesh: Mesh, budget: int
+    kernel: KernelParts, x1: PyTree, x2: PyTree | None, mesh: Mesh, budget: int, processes: int = 1
 ) -> tuple[tuple[int, int], Programs]:
     """Returns the rows of a block that fit into `budget` bytes of a device, and the programs compiled to know it.
 
     A block's memory grows at most as the product of its rows: a block that is too big is cut by the square root of
-    what it takes over the budget.
+    what it takes over the budget. Each of `processes` has a mesh like this one.
     """
     lengths = [rows_of(x) for x in ((x1, x1) if x2 is None else (x1, x2))]
-    sizes = tuple(_even(n, min(max(-(-n // (4 * mesh.size)), LEAST_ROWS), MOST_ROWS), mesh.size) for n in lengths)
+    share = 4 * mesh.size * processes
+    sizes = tuple(_even(n, min(max(-(-n // share), LEAST_ROWS), MOST_ROWS), mesh.size) for n in lengths)
     while True:
         one_block = x2 is None and sizes[0] >= lengths[0]
         programs = Programs(kernel, x1, x2, sizes, mesh)

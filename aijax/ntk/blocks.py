@@ -13,7 +13,6 @@ off, so that every block has one shape and one compiled program.
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,8 @@ from jax.sharding import Mesh
 
 from aijax import parallel
 from aijax.errors import ConfigError, RunError
-from aijax.ntk.assembly import Assembly, InMemory
+from aijax.ntk import shares
+from aijax.ntk.assembly import Assembly, InMemory, find_mirror
 from aijax.ntk.block_programs import (
     NO_ROOM,
     FactoredKernel,
@@ -72,7 +72,9 @@ def kernel_blocks(
         anything else is fixed in it.
       block_size: rows of a block, or a pair for x1 and x2; "auto" takes what fits into `memory_budget`, or what `store`
         already has.
-      mesh: the devices, all of them alike; None takes all of this process.
+      mesh: the devices, all of them alike; None takes all of this process. A mesh of all processes of a
+        `jax.distributed` run shares the work: each process calls this with the same arguments and a `store` that all
+        of them reach, and computes and writes its own part.
       store: a folder for the result, a Zarr array bigger than memory (a Zarr group for a tree), written chunk by chunk.
         Killed and called again with the same arguments it goes on, and ends as it would have. See
         `aijax.ntk.open_kernel`.
@@ -86,8 +88,9 @@ def kernel_blocks(
       A NumPy array, or the tree of them; with `store` the same of `StoredKernel`, which are read as they are sliced.
 
     Raises:
-      ConfigError: inputs or blocks of wrong shapes, a mesh of other axes, a kernel that is not symmetric, a store that
-        was made with other inputs, arguments, kernel or blocks, or a folder that holds something else.
+      ConfigError: inputs or blocks of wrong shapes, a mesh of other axes, or of several processes without a store, a
+        kernel that is not symmetric, a store that was made with other inputs, arguments, kernel or blocks, or a folder
+        that holds something else.
       RunError: the disk is full, or one row by one row is more than a device's memory.
 
     >>> x = np.arange(10.0, dtype=np.float32)[:, None]
@@ -95,13 +98,13 @@ def kernel_blocks(
     >>> bool((kernel == x @ x.T).all())
     True
     """
-    mesh = check_mesh(mesh)
+    mesh, process, processes = check_mesh(mesh, store)
     x1 = host_inputs("x1", x1)
     x2 = None if x2 is None else host_inputs("x2", x2)
     check_alike(x1, x2, [0] * len(jax.tree.leaves(x1)))
     chunk = check_block_size(block_size, x2 is None)
     tell = report or _warn
-    kernel = as_kernel(kernel_fn, kernel_args)
+    kernel = as_kernel(kernel_fn, shares.addressable(kernel_args))
     lengths = rows_of(x1), rows_of(x1 if x2 is None else x2)
     budget = check_budget(memory_budget) or budget_of(mesh)
     output, program = probe(kernel, x1, x2)
@@ -112,20 +115,31 @@ def kernel_blocks(
 
         chunk = chunk or stored_chunk(store)
     if chunk is None:
-        chunk, programs = choose_sizes(kernel, x1, x2, mesh, budget)
+        chunk, programs = choose_sizes(kernel, x1, x2, mesh, budget, processes)
+    if processes > 1:
+        own_choice, chunk = chunk, shares.of_first(chunk)
+        programs = programs if chunk == own_choice else None
     block = chunk = tuple(min(size, length) for size, length in zip(chunk, lengths, strict=True))
     if store is None:
         result: Any = InMemory(leaves, x2 is None)
     else:
         named = dict(zip(named_leaves(output), leaves, strict=True))
-        result = open_store(store, named, chunk, fingerprint(program, kernel.arrays, x1, x2), report=tell)
+        result = open_store(
+            store,
+            named,
+            chunk,
+            fingerprint(program, kernel.arrays, x1, x2),
+            report=tell,
+            process=process,
+            processes=processes,
+        )
     counts = [-(-length // size) for length, size in zip(lengths, chunk, strict=True)]
-    total = math.prod(counts) if x2 is not None else counts[0] * (counts[0] + 1) // 2
-    with result, _progress(progress, total) as advance:
+    own = shares.own_chunks(counts, x2 is None, mesh.size, process, processes)
+    with result, _progress(progress, len(own)) as advance:
         while True:
             programs = programs or Programs(kernel, x1, x2, block, mesh)
             try:
-                _compute(programs, result, x1, x2, chunk, budget, lambda: advance(len(result.done)))
+                _compute(programs, result, x1, x2, chunk, own, budget, lambda: advance(len(own & result.done)))
                 break
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
@@ -147,16 +161,20 @@ def _compute(
     x1: PyTree,
     x2: PyTree | None,
     chunk: tuple[int, int],
+    own: set[tuple[int, int]],
     budget: int,
     advance: Callable[[], None],
 ) -> None:
-    """Computes the chunks that `result` does not have yet, in pieces of the size of the programs' blocks."""
+    """Computes those of this process's `own` chunks that `result` does not have yet, in pieces of the size of the
+    programs' blocks."""
     lengths = rows_of(x1), rows_of(x1 if x2 is None else x2)
     pieces = [
         parallel.cut_rows(length, size, piece=piece)
         for length, size, piece in zip(lengths, chunk, programs.sizes, strict=True)
     ]
-    assembly = Assembly(result, lengths, chunk, *pieces, x2 is None)
+    if x2 is None and result.mirrors is None and (0, 0) not in own:
+        result.mirrors = _mirrors(programs, x1, pieces[0], budget)
+    assembly = Assembly(result, lengths, chunk, *pieces, own, x2 is None)
     advance()
     for places, block in parallel.fetch(ring(programs, x1, x2, *pieces, assembly.wants, budget)):
         leaves = jax.tree.leaves(block)
@@ -164,6 +182,13 @@ def _compute(
             if place is not None:
                 assembly.add(*place, [leaf[device] for leaf in leaves])
         advance()
+
+
+def _mirrors(programs: Programs, x1: PyTree, rows: Sequence[slice], budget: int) -> list[tuple[int, ...]]:
+    """Returns how axes change places in a mirror image, from a diagonal block: other processes compute those first."""
+    (first, *_), block = next(parallel.fetch(ring(programs, x1, None, rows, rows, lambda r, c: r == c, budget)))
+    size = first[0].stop - first[0].start
+    return [find_mirror(leaf[0][:size, :size]) for leaf in jax.tree.leaves(block)]
 
 
 def ring(
@@ -235,16 +260,17 @@ def _places(
     return places
 
 
-def check_mesh(mesh: Mesh | None) -> Mesh:
-    """Returns the mesh to work on; None gives all devices of this process."""
+def check_mesh(mesh: Mesh | None, store: str | Path | None) -> tuple[Mesh, int, int]:
+    """Returns this process's part of the mesh (None: all of its devices), its number, and how many processes share."""
     if mesh is None:
-        return parallel.make_mesh(devices=jax.local_devices())
+        return parallel.make_mesh(devices=jax.local_devices()), 0, 1
     if not isinstance(mesh, Mesh) or not set(mesh.axis_names) <= set(parallel.AXES):
         axes = mesh.axis_names if isinstance(mesh, Mesh) else mesh
         raise ConfigError(f"mesh: expected a mesh of aijax.parallel.make_mesh ({', '.join(parallel.AXES)}), got {axes}")
-    if len({device.process_index for device in mesh.devices.flat}) > 1:
-        raise ConfigError("mesh: expected the devices of one process, such as make_mesh(devices=jax.local_devices())")
-    return mesh
+    own, process, processes = shares.process_mesh(mesh)
+    if processes > 1 and store is None:
+        raise ConfigError(f"store: missing; a mesh of {processes} processes needs a folder that all of them write to")
+    return own, process, processes
 
 
 def host_inputs(name: str, x: PyTree) -> PyTree:

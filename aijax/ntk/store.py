@@ -2,7 +2,8 @@
 
     DIR/zarr.json, DIR/c/...    the array (Zarr format 3, one chunk a block); for a tree, a group with an array a leaf
     DIR/kernel.json             what it is of: checksums of inputs, arguments and kernel; shapes; chunks
-    DIR/chunks.jsonl            a line a chunk that is there, with the checksum of its values
+    DIR/chunks.jsonl            a line a chunk that is there, with the checksum of its values (DIR/chunks.1.jsonl and so
+                                on: lines of further processes that write to it)
 
 A chunk is written to a temporary file, flushed and renamed; then its line is appended. Whenever the process ends, what
 has a line is whole; a line cut short does not count. Of a symmetric kernel both triangles are written, so that any
@@ -11,7 +12,9 @@ has a line is read, and one whose values are not those that were written is comp
 """
 
 import collections
+import contextlib
 import fcntl
+import functools
 import itertools
 import json
 import os
@@ -23,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from aijax.errors import ConfigError
+from aijax.ntk import shares
 from aijax.ntk.assembly import Permutation, mirrored
 from aijax.ntk.stored import (
     ABOUT,
@@ -31,6 +35,8 @@ from aijax.ntk.stored import (
     count,
     grid,
     leaf_folder,
+    line_files,
+    lines_file,
     open_array,
     open_kernel,
     read_about,
@@ -54,6 +60,8 @@ def open_store(
     made_of: Mapping[str, str],
     *,
     report: Callable[[str], None],
+    process: int = 0,
+    processes: int = 1,
 ) -> "KernelStore":
     """Returns the store in a folder, to write into or to go on with; a new one where the folder is empty or missing.
 
@@ -63,11 +71,27 @@ def open_store(
       chunk: rows of a chunk.
       made_of: from `aijax.ntk.fingerprint.fingerprint`.
       report: told in a sentence of chunks that are damaged.
+      process, processes: which of the processes that write to it at once this is, and how many these are.
 
     Raises:
       ConfigError: the folder holds something else or a kernel of something else, or another process writes to it.
+      RunError: another of the `processes` cannot open it.
     """
-    folder = Path(folder)
+    if processes > 1:
+        turn = functools.partial(_open_one, Path(folder), leaves, chunk, made_of, report, process, processes)
+        return shares.in_turn(process == 0, turn, f"store: opening {folder}")
+    return _open_one(Path(folder), leaves, chunk, made_of, report, 0, 1)
+
+
+def _open_one(
+    folder: Path,
+    leaves: Mapping[str, Any],
+    chunk: tuple[int, int],
+    made_of: Mapping[str, str],
+    report: Callable[[str], None],
+    process: int,
+    processes: int,
+) -> "KernelStore":
     if folder.is_file():
         raise ConfigError(f"store: {folder} is a file; expected a folder")
     about = {
@@ -86,36 +110,47 @@ def open_store(
                 f"store: {folder} holds a kernel made with other {' and other '.join(different)}; choose another folder"
             )
     with telling(folder, "nothing has been written"):
-        return KernelStore(folder, before or about, new=before is None, report=report)
+        return KernelStore(
+            folder, before or about, new=before is None, report=report, process=process, processes=processes
+        )
 
 
 class KernelStore:
     """A store open for writing: the `Result` of an assembly, on disk."""
 
-    def __init__(self, folder: Path, about: dict[str, Any], *, new: bool, report: Callable[[str], None]):
-        self.folder, self.about = folder, about
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / LOCK).open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ConfigError(f"store: another process writes to {folder}; wait for it or choose another") from None
+    def __init__(
+        self,
+        folder: Path,
+        about: dict[str, Any],
+        *,
+        new: bool,
+        report: Callable[[str], None],
+        process: int = 0,
+        processes: int = 1,
+    ):
+        self.folder, self.about, self._processes = folder, about, processes
+        self._lock = contextlib.ExitStack()
+        if process == 0:
+            self._lock.enter_context(_locked(folder))
         if new:
             _write_whole(folder / ABOUT, json.dumps(about, indent=2) + "\n")
-        names = list(about["leaves"])
-        if names != [""]:
+        if process == 0 and list(about["leaves"]) != [""]:
             group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
             _write_whole(folder / "zarr.json", json.dumps(group) + "\n")
         self._arrays = [
             open_array(folder / leaf_folder(name), leaf, about["chunk"]) for name, leaf in about["leaves"].items()
         ]
         self.symmetric = about["made_of"]["x2"] == "x1"
-        self.done: set[tuple[int, int]] = set()
-        self.mirrors: list[Permutation] | None = None
-        self._written = 0
         self._pending: collections.deque[tuple[list[Any], dict[str, Any]]] = collections.deque()
-        self._lines = self._recover(report)
+        lines, torn = read_lines(folder)
+        if process == 0:
+            self._recover(lines, torn, report)
+        self.done: set[tuple[int, int]] = set(lines)
+        self.mirrors: list[Permutation] | None = next(
+            (list(map(tuple, line["mirrors"])) for line in lines.values() if "mirrors" in line), None
+        )
+        self._written = len(lines)
+        self._lines = lines_file(folder, process).open("a")
 
     @property
     def arrays(self) -> list[StoredKernel]:
@@ -128,6 +163,8 @@ class KernelStore:
     def __exit__(self, kind: Any, *_: object) -> None:
         try:
             self._settle(0 if kind is None else len(self._pending))
+            if kind is None and self._processes > 1:
+                shares.wait()
         finally:
             self._lines.close()
             self._lock.close()
@@ -164,27 +201,21 @@ class KernelStore:
                 self._lines.flush()
             self._written += 1
 
-    def _recover(self, report: Callable[[str], None]) -> Any:
-        """Reads what is there, and returns the file of lines, open to append to."""
-        lines, torn = read_lines(self.folder / LINES)
-        damaged = []
-        for chunk, whole in self._verified(lines.values()):
-            if whole:
-                self.done.add(chunk)
-            else:
-                damaged.append(chunk)
-        for line in lines.values():
-            if "mirrors" in line:
-                self.mirrors = [tuple(mirror) for mirror in line["mirrors"]]
-        self._written = len(self.done)
-        self._remove_the_rest()
-        if damaged or torn:
-            kept = [line for chunk, line in lines.items() if chunk in self.done]
-            _write_whole(self.folder / LINES, "".join(json.dumps(line) + "\n" for line in kept))
+    def _recover(self, lines: dict[tuple[int, int], Any], torn: bool, report: Callable[[str], None]) -> None:
+        """Reads the chunks of the lines, drops the lines of those that are damaged, and leaves one file of lines."""
+        verified = dict(self._verified(list(lines.values())))
+        damaged = [chunk for chunk, whole in verified.items() if not whole]
+        for chunk in damaged:
+            del lines[chunk]
+        self._remove_the_rest(set(lines))
+        others = [path for path in line_files(self.folder) if path.name != LINES]
+        if damaged or torn or others:
+            _write_whole(self.folder / LINES, "".join(json.dumps(line) + "\n" for line in lines.values()))
+        for path in others:
+            path.unlink()
         if damaged:
             named = ", ".join(map(str, damaged[:3])) + (", ..." if len(damaged) > 3 else "")
-            report(f"{self.folder}: {len(damaged)} of {len(lines)} chunks are damaged ({named}) and computed again")
-        return (self.folder / LINES).open("a")
+            report(f"{self.folder}: {len(damaged)} of {len(verified)} chunks are damaged ({named}) and computed again")
 
     def _verified(self, lines: Any) -> Iterator[tuple[tuple[int, int], bool]]:
         """Yields each chunk and whether its values are those that were written, a few being read at a time."""
@@ -207,11 +238,11 @@ class KernelStore:
         while waiting:
             yield first()
 
-    def _remove_the_rest(self) -> None:
+    def _remove_the_rest(self, kept: set[tuple[int, int]]) -> None:
         """Removes the files of chunks that do not count: one at the edge, smaller than its file, would be read."""
         rows, cols = grid(self.about)
         for i, j in itertools.product(range(rows), range(cols)):
-            if (tuple(sorted((i, j))) if self.symmetric else (i, j)) not in self.done:
+            if (tuple(sorted((i, j))) if self.symmetric else (i, j)) not in kept:
                 for name, leaf in self.about["leaves"].items():
                     place = [str(k) for k in (i, j, *[0] * (len(leaf["shape"]) - 2))]
                     self.folder.joinpath(leaf_folder(name), "c", *place).unlink(missing_ok=True)
@@ -221,6 +252,18 @@ class KernelStore:
         return tuple(
             slice(k * size, min((k + 1) * size, whole)) for k, size, whole in zip((i, j), chunk, shape, strict=False)
         )
+
+
+def _locked(folder: Path) -> Any:
+    """Returns the open file whose lock says that this process, or those that go with it, write to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigError(f"store: another process writes to {folder}; wait for it or choose another") from None
+    return lock
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

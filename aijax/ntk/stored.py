@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
@@ -57,7 +58,7 @@ def open_kernel(folder: str | Path) -> StoredKernel | dict[str, StoredKernel]:
     about = read_about(folder)
     if about is None:
         raise ConfigError(f"{folder}: holds no kernel (no {ABOUT})")
-    done, total = len(read_lines(folder / LINES)[0]), count(about)
+    done, total = len(read_lines(folder)[0]), count(about)
     if done < total:
         raise ConfigError(
             f"{folder}: not finished, {done} of {total} chunks are there; call kernel_blocks again with the arguments "
@@ -125,17 +126,27 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     return about
 
 
-def read_lines(path: Path) -> tuple[dict[tuple[int, int], dict[str, Any]], bool]:
+def lines_file(folder: Path, process: int) -> Path:
+    """Returns the file that a process appends its lines to."""
+    return folder / (f"chunks.{process}.jsonl" if process else LINES)
+
+
+def read_lines(folder: Path) -> tuple[dict[tuple[int, int], dict[str, Any]], bool]:
     """Returns the line of each chunk, and whether there was one that is cut short or no line of a chunk."""
     lines, torn = {}, False
-    text = path.read_text(errors="replace") if path.exists() else ""
-    for part in text.splitlines(keepends=True):
+    texts = [path.read_text(errors="replace") for path in line_files(folder)]
+    for part in itertools.chain.from_iterable(text.splitlines(keepends=True) for text in texts):
         try:
             line = json.loads(part) if part.endswith("\n") else None
             lines[tuple(line["chunk"])] = line
         except (ValueError, TypeError, KeyError):
             torn = True
     return lines, torn
+
+
+def line_files(folder: Path) -> list[Path]:
+    """Returns the files of lines that there are, one a process that has written."""
+    return sorted(folder.glob("chunks*.jsonl"))
 
 
 def count(about: Mapping[str, Any]) -> int:

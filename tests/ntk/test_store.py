@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -255,6 +256,74 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path, root):
         assert lines <= chunks.read_bytes().count(b"\n") < 55
     assert start("killed", 0).wait(timeout=120) == 0
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+SHARED = """
+import os, sys
+import jax
+folder, process, port, stop = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+jax.distributed.initialize(f"localhost:{port}", 2, process)
+import jax.numpy as jnp
+import numpy as np
+from aijax import parallel
+from aijax.errors import ConfigError
+from aijax.ntk.blocks import kernel_blocks
+from jax.sharding import Mesh
+from tests.ntk.test_store import WEIGHTS, X, one
+
+def told(done, total):
+    print(done, total, flush=True)
+    if stop and done >= stop:
+        os._exit(7)
+
+mesh = parallel.make_mesh()
+weights = jax.device_put(WEIGHTS, parallel.replicated(mesh))
+try:
+    kernel_blocks(one, X, kernel_args=(weights,), mesh=mesh)
+except ConfigError as error:
+    print("refused:", error)
+found = kernel_blocks(one, X, kernel_args=(weights,), block_size=4, mesh=mesh, store=folder, progress=told)
+print(f"norm {np.linalg.norm(np.asarray(found)):.3f}")
+if process == 1:
+    X = X + 1
+try:
+    kernel_blocks(one, X, kernel_args=(weights,), block_size=4, mesh=mesh, store=folder)
+except Exception as error:
+    print("then:", type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_two_processes_share_a_kernel(run, tmp_path, root):
+    whole, _ = run(mesh=parallel.make_mesh(devices=jax.devices()[:2]), store=tmp_path / "whole")
+    flags = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root), "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+    def together(stop):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        commands = [
+            [sys.executable, "-c", SHARED, str(tmp_path / "shared"), str(i), str(port), str(stop)] for i in range(2)
+        ]
+        pipes = {"env": os.environ | flags, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen(command, **pipes) for command in commands]
+        return [(*process.communicate(timeout=200), process.returncode) for process in started]
+
+    assert any(code == 7 for _, _, code in together(6))
+    lines = sum(path.read_text().count("\n") for path in (tmp_path / "shared").glob("chunks*.jsonl"))
+    assert 0 < lines < 15
+    ends = together(0)
+    for out, err, code in ends:
+        assert code == 0, err
+        assert "refused: store: missing; a mesh of 2 processes needs a folder that all of them write to" in out
+        assert f"norm {np.linalg.norm(np.asarray(whole)):.3f}" in out
+        assert "9 9" in out or "6 6" in out
+    assert "then: RunError" in ends[0][0] and "then: ConfigError" in ends[1][0] and "other inputs x1" in ends[1][0]
+    found, computed = run(store=tmp_path / "shared", mesh=parallel.make_mesh(devices=jax.devices()[:1]))
+    assert computed == 0
+    np.testing.assert_allclose(found[...], whole[...], rtol=0, atol=1e-6)
+    assert len(list((tmp_path / "shared").glob("chunks*.jsonl"))) == 1
 
 
 def no_mounts():
