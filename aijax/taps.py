@@ -52,6 +52,11 @@ def asked(module: nn.Module, name: str) -> bool:
     return any(pattern.fullmatch("/".join([*module.path, name])) for pattern in _ASKED.get() or ())
 
 
+def watched() -> bool:
+    """Returns whether whoever traces a function now looks at its values: all that have a name are to be made."""
+    return _ASKED.get() is not None
+
+
 def tap_asked(module: nn.Module, name: str, x: PyTree) -> PyTree:
     """Returns `tap_in(module, name, x)` where that is asked for, and else `x`."""
     return tap_in(module, name, x) if asked(module, name) else x

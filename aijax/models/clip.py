@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from aijax.errors import choose
 from aijax.losses import normalize, sigmoid_contrastive_loss, softmax_contrastive_loss
+from aijax.models.text import TextEncoder
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Bool, Float, Int
 
@@ -111,6 +112,8 @@ class CLIP(nn.Module):
 
     def encode_text(self, tokens: Int[Array, "b t"], *, unit: bool = True, **how: Any) -> Float[Array, "b d"]:
         """Returns the features of texts, of length one unless `unit` is False; `how` goes to the encoder."""
+        if isinstance(self.text_encoder, TextEncoder):
+            how = {"with_features": False} | how
         features = self.text_encoder(tokens, **how)
         features = getattr(features, "pooled", features)
         if self.embed_dim is not None and getattr(self.text_encoder, "projection_width", None) is None:

@@ -15,13 +15,11 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError, choose
 from aijax.models.block_spec import ACTIVATIONS, Activation, BlockSpec, Norm, norm
 from aijax.models.embeddings import checked_indices
-from aijax.models.transformer import Remat, Transformer
+from aijax.models.transformer import Remat, Transformer, token_at
 from aijax.parallel import keep_batch_split
 from aijax.typing import Array, Bool, Float, Int
 
 Pool = Literal["argmax", "end", "first", "last", "none"]
-
-POOLS = ("argmax", "end", "first", "last", "none")
 
 LEGACY_END = 2
 """The `eos_token_id` of configs that were published with a wrong one: the end is then the largest token."""
@@ -120,6 +118,7 @@ class TextEncoder(nn.Module):
         *,
         mask: Bool[Array, "b t"] | None = None,
         token_types: Int[Array, "b t"] | None = None,
+        with_features: bool = True,
         train: bool = False,
     ) -> TextFeatures:
         """Returns the features.
@@ -128,6 +127,7 @@ class TextEncoder(nn.Module):
           tokens: numbers from 0 to `vocab_size - 1`.
           mask: True for tokens that may be attended to, default all.
           token_types: numbers from 0 to `num_token_types - 1`, default 0.
+          with_features: whether more than the pooled feature is wanted; if not, nothing else is returned.
           train: dropout and stochastic depth are on; they need the "dropout" rng.
         """
         if tokens.ndim != 2 or tokens.shape[1] > self.context_length:
@@ -148,8 +148,11 @@ class TextEncoder(nn.Module):
         x = norm(spec, "embedding_norm")(x) if self.embedding_norm else x
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         encoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="encoder")
+        place = self._place(tokens)
+        if not with_features and place is not None:
+            return TextFeatures(None, self._projected(encoder(x, mask=mask, place=place, train=train)), ())
         last, hidden = encoder(x, mask=mask, train=train, with_hidden=True)
-        return TextFeatures(last, self._pooled(last, tokens), hidden)
+        return TextFeatures(last, None if place is None else self._projected(token_at(last, place)[:, 0]), hidden)
 
     def attend(self, x: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
         """Returns the products of features with the vectors of the tokens."""
@@ -163,17 +166,20 @@ class TextEncoder(nn.Module):
             layer_scale=self.layer_scale,
         )  # fmt: skip
 
-    def _pooled(self, last: Array, tokens: Array) -> Array | None:
-        choose(dict.fromkeys(POOLS), self.pool, "pool")
-        if self.pool == "none":
-            return None
+    def _place(self, tokens: Array) -> int | Array | None:
+        """Where the pooled feature is, of all texts or of each."""
         if self.pool == "end" and self.end_token is None:
             raise ConfigError("end_token: the pool 'end' needs one, got None")
-        if self.pool in ("first", "last"):
-            pooled = last[:, 0 if self.pool == "first" else -1]
-        else:
-            ends = jnp.argmax(tokens if self.pool == "argmax" else tokens == self.end_token, axis=-1)
-            pooled = jnp.take_along_axis(last, ends[:, None, None], axis=1)[:, 0]
+        places = {
+            "none": lambda: None,
+            "first": lambda: 0,
+            "last": lambda: tokens.shape[1] - 1,
+            "argmax": lambda: jnp.argmax(tokens, axis=-1),
+            "end": lambda: jnp.argmax(tokens == self.end_token, axis=-1),
+        }
+        return choose(places, self.pool, "pool")()
+
+    def _projected(self, pooled: Array) -> Array:
         pooled = keep_batch_split(pooled)
         if self.projection_width is None:
             return pooled

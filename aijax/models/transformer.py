@@ -24,7 +24,7 @@ from aijax.models.attention import Attention, Context, HeadInputs, KeyValues
 from aijax.models.block_spec import BlockSpec, activate, dense, norm
 from aijax.models.norms import shares
 from aijax.parallel import keep_batch_split
-from aijax.taps import asked, tap_asked, tap_in
+from aijax.taps import asked, tap_asked, tap_in, watched
 from aijax.typing import Any, Array, Bool, Float, Int
 
 Remat = Literal["none", "block", "dots"]
@@ -68,11 +68,12 @@ class Cache(NamedTuple):
 
 class PerBlock(NamedTuple):
     """What each block is told of its own: the chance that a branch is left out for an example while training, a factor
-    of its scores, and its part of the cache."""
+    of its scores, its part of the cache, and which tokens of its output are wanted if not all."""
 
     skip_rate: Float[Array, ""] | None = None
     scale: Float[Array, ""] | None = None
     cache: dict[str, KeyValues] | None = None
+    wanted: Float[Array, "b r d"] | None = None
 
 
 class Transformer(nn.Module):
@@ -110,10 +111,14 @@ class Transformer(nn.Module):
         memory: Float[Array, "b m e"] | None = None,
         memory_mask: Bool[Array, "..."] | None = None,
         cache: Cache | None = None,
+        place: int | Int[Array, "b"] | None = None,
         with_hidden: bool = False,
         train: bool = False,
     ) -> Any:
         """Returns the features; where they are asked for, a tuple of the features, the cache, and the hidden states.
+
+        Where the feature of one token is wanted, `[b, d]`, the last block of a loop computes no other's, as far as
+        nobody looks at its values.
 
         Args:
           x: the residual stream.
@@ -123,6 +128,8 @@ class Transformer(nn.Module):
           memory: for cross-attention, `[b, m, e]`; None after a first step whose cache has its keys and values.
           memory_mask: which of the memory may be attended to, `[b, m]` or `[b, t, m]`; the cache keeps it.
           cache: of `empty_cache`, or of the step before; the tokens come after those in it.
+          place: of the only token whose feature is wanted, of all texts or of each; None for all tokens. It is for
+            stacks without a cache, of which no hidden states are asked.
           with_hidden: whether x before the first block and after each is returned, a tuple of `depth + 1` arrays.
           train: dropout and stochastic depth are on; they need the "dropout" rng.
         """
@@ -145,9 +152,13 @@ class Transformer(nn.Module):
             x, layers, hidden = _scan_blocks(blocks, x, each, context, self.depth, with_hidden)
         else:
             layers, hidden = [], [x]
+            apart = place is not None and self._can_read_apart(context, train)
             for i in range(self.depth):
                 own = jax.tree.map(lambda leaf, i=i: leaf[i], each)
                 own = own._replace(cache=None if cache is None else cache.layers[i])
+                if apart and i == self.depth - 1:
+                    own = own._replace(wanted=token_at(x, place))
+                    context, place = _seen_from(context, place, x.shape[1], spec.causal), 0
                 x = block(spec, deterministic=not train, name=f"block_{i}")(x, *own, context)
                 x, layer = x if cache is not None else (x, None)
                 layers.append(layer)
@@ -156,13 +167,23 @@ class Transformer(nn.Module):
         if self.final_norm and not spec.post_norm:
             x = norm(spec, "norm")(x)
         if cache is None and not with_hidden:
-            return x
+            return x if place is None else token_at(x, place)[:, 0]
         new = () if cache is None else (_extended(cache, layers if scan else tuple(layers), x.shape[1]),)
         return (x, *new, tuple(hidden)) if with_hidden else (x, *new)
+
+    def _can_read_apart(self, context: Context, train: bool) -> bool:
+        """Whether the last block may compute one token: what it reads of all others is their keys and values."""
+        spec = self.spec
+        drops = train and (spec.dropout_rate or spec.mlp_dropout_rate or spec.attention_dropout_rate)
+        places = spec.rotary or context.angles is not None or context.bias is not None
+        return not (drops or places or spec.cross_attention or watched())
 
 
 class Block(nn.Module):
     """One block: [b, t, d] -> [b, t, d], and its cache where it has one.
+
+    Of `wanted` tokens, `[b, r, d]`, it gives the features of these alone, which attend to all of x as the mask of the
+    context says, `[b, r, t]`.
 
     The residual stream is tapped before the first branch, "residual", and after each: "residual_attention",
     "residual_mlp"; and what each branch adds to it: "branch_attention", "branch_mlp". Where blocks
@@ -181,17 +202,22 @@ class Block(nn.Module):
         skip_rate: Float[Array, ""] | None = None,
         scale: Float[Array, ""] | None = None,
         cache: dict[str, KeyValues] | None = None,
+        wanted: Float[Array, "b r d"] | None = None,
         context: Context | None = None,
     ) -> Any:
         spec, written = self.spec, {}
         x = before = tap_in(self, "residual", x)
         for name in spec.branches:
-            read, parts = self._read(name, before if spec.parallel else x), None
+            apart = wanted is not None and name == "attention"
+            read, parts = (wanted, x) if apart else self._read(name, before if spec.parallel else x), None
             y = read if spec.post_norm else jax.tree.map(norm(spec, f"norm_{name}"), read)
+            if apart:
+                y, memory = y
+                x, before, context = wanted, wanted, context._replace(memory=memory, memory_mask=context.mask)
             if name == "mlp":
                 y = Mlp(spec, self.deterministic, name="mlp")(y)
             else:
-                attention = Attention(spec, self.deterministic, name == "cross_attention", name=name)
+                attention = Attention(spec, self.deterministic, apart or name == "cross_attention", name=name)
                 if cache is None:
                     y = attention(y, context, scale=scale)
                 else:
@@ -285,6 +311,17 @@ def empty_cache(model: Transformer, width: int, batch: int, size: int, memory: i
     return Cache(layer() if scan else tuple(layer() for _ in range(model.depth)), jnp.zeros((), jnp.int32))
 
 
+def token_at(x: Float[Array, "b t d"], place: int | Int[Array, "b"]) -> Float[Array, "b 1 d"]:
+    """Returns the token at a place, the same in all examples or one of each.
+
+    >>> token_at(jnp.arange(6.0).reshape(2, 3, 1), jnp.array([2, 0])).ravel().tolist()
+    [2.0, 3.0]
+    """
+    if isinstance(place, int):
+        return x[:, place : place + 1]
+    return jnp.take_along_axis(x, place[:, None, None], axis=1)
+
+
 def is_scanned(depth: int, scan: bool | None) -> bool:
     """Returns whether a stack of `depth` blocks lays its parameters out for `scan`, given the field `scan`."""
     return depth >= SCAN_FROM_DEPTH if scan is None else scan
@@ -314,6 +351,17 @@ def unstack_blocks(params: dict) -> dict:
         return rest
     depth = jax.tree.leaves(params["blocks"])[0].shape[0]
     return rest | {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]) for i in range(depth)}
+
+
+def _seen_from(context: Context, place: int | Array, length: int, causal: bool) -> Context:
+    """The context of the token at one place, with a mask of what it may attend to, `[b, s]` or `[b, 1, s]`."""
+    mask = context.mask
+    if mask is not None and mask.ndim == 3:
+        mask = token_at(jnp.broadcast_to(mask, (mask.shape[0], length, mask.shape[2])), place)
+    if causal:
+        before = jnp.arange(length) <= jnp.reshape(place, (-1, 1, 1))
+        mask = before if mask is None else before & (mask if mask.ndim == 3 else mask[:, None])
+    return context._replace(mask=mask)
 
 
 def _extended(cache: Cache, layers: Any, count: int) -> Cache:

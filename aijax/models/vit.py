@@ -219,8 +219,10 @@ class ViT(nn.Module):
         encoder = Transformer(
             self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, final, name="encoder"
         )  # fmt: skip
-        last = encoder(x, mask=mask, angles=angles, with_hidden=with_features, train=train)
-        last, hidden = last if with_features else (last, ())
+        alone = self.pool in ("cls", "first") and self.distillation != "head" and not with_features
+        place = 0 if alone else None
+        last = encoder(x, mask=mask, angles=angles, place=place, with_hidden=with_features, train=train)
+        last, hidden = last if with_features else (last[:, None] if alone else last, ())
         return self._head(last, spec, hidden, 0 if prefix is None else len(prefix), mask, with_features)
 
     def _head(self, last, spec, hidden, count, mask, with_features):
