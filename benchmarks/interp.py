@@ -6,7 +6,9 @@
 Told are CPU milliseconds of one call on one core, or of one of its parts where a case says so, the median over rounds
 in which all sides run by turns; their ratio to the first side; what memory the compiled program needs beyond its
 arguments, in MiB; and a number by which one sees that all compute the same thing. Figures of peers were recorded
-elsewhere, on one core in float32, and are quoted as such.
+elsewhere, on one core in float32, and are quoted as such. Memory that a call has freed is kept for the next one, as
+accelerators do: the C library would give some of it back and fetch it again page by page, now for one side and now for
+another.
 
 A further case is a function in `interp_cases.py` and its line in `CASES` there.
 """
@@ -49,7 +51,9 @@ def main() -> None:
 def measure(name: str, rounds: int) -> dict:
     """Returns what a process of its own measured."""
     command = [sys.executable, __file__, "--one", name, "--rounds", str(rounds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    keeps_memory = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(1 << 32))
+    settings = os.environ | keeps_memory | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=settings)
     done.check_returncode()
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -57,7 +57,14 @@ def checksum(output: Any) -> float | None:
 
 
 def capture() -> dict[str, tuple[Callable, tuple]]:
-    """Returns the forward pass, the same with values captured, and a transformer in plain JAX that returns them."""
+    """Returns the forward pass, the same with values captured, and a transformer in plain JAX that returns them.
+
+    What no library can save is the cost of the memory: a side of its own is the forward pass beside arrays of the
+    shapes of all sites, filled with a number.
+    """
+    import jax
+    import jax.numpy as jnp
+
     from aijax.interp import capture
     from aijax.models.published.transformer_lens import from_hooked_transformer, hook_taps
 
@@ -70,8 +77,15 @@ def capture() -> dict[str, tuple[Callable, tuple]]:
     one, streams = "decoder/block_2/residual_mlp", "decoder/block_./residual_mlp"
     every = [tap for hook, tap in hook_taps(model).items() if not hook.endswith("hook_result")]
     arguments = params, tokens
+    _, values = jax.eval_shape(capture(forward, every), *arguments)
+
+    def filled(params, tokens):
+        number = tokens[0, 0].astype(jnp.float32)
+        return forward(params, tokens), jax.tree.map(lambda value: jnp.full(value.shape, number), values)
+
     return {
         "forward": (forward, arguments),
+        "forward, as many bytes filled": (filled, arguments),
         "capture, one site": (capture(forward, one), arguments),
         "capture, every residual_mlp": (capture(forward, streams), arguments),
         f"capture, all {len(every)} sites": (capture(forward, every), arguments),
