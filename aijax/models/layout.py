@@ -150,7 +150,8 @@ def from_published(
       where: what the tensors are, for messages.
 
     Raises:
-      DataError: tensors that are missing, that the model does not have or whose shapes differ; all are listed.
+      DataError: tensors that are missing, that the model does not have (an empty one is passed over) or whose shapes
+        differ; all are listed.
       UnsupportedError: a parameter that the layout has no name for.
 
     >>> tensors = {"linear.weight": np.ones((3, 2)), "linear.bias": np.zeros(3)}
@@ -317,6 +318,7 @@ def _check(tensors, joins, layout, where):
             name
             for name in tensors
             if name not in shapes and name not in copies and not any(p.fullmatch(name) for p in ignored)
+            if 0 not in tensors[name].shape
         ],
         "of another shape": [
             f"{name} {tuple(tensors[name].shape)} in place of {shape}"

@@ -98,3 +98,25 @@ def test_what_cannot_run_is_refused_in_a_sentence(check, words, said):
     status, _, errors = check(*words)
     assert (status, len(errors.strip().splitlines())) == (2, 1)
     assert errors.startswith("aijax: ") and said in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "parameters", "mesh", "example"),
+    [
+        ("i1k_s16", 22_122_472, {"data": 256, "fsdp": 1, "tensor": 1}, 27.5e9),
+        ("i21k_b16", 103_184_209, {"data": 32, "fsdp": 8, "tensor": 1}, 98.2e9),
+    ],
+)
+def test_recipes_for_accelerators_fit_256_devices(start_aijax, root, tmp_path, name, parameters, mesh, example):
+    words = (f"configs/vit/{name}.py:synthetic", "--devices", 256, "--json", tmp_path / "found.json")
+    process = start_aijax("check", *words, cwd=root)
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors
+    facts = json.loads((tmp_path / "found.json").read_text())
+    assert (facts["parameter_count"], facts["mesh"]) == (parameters, mesh)
+    counted, memory = facts["flops_per_step"], facts["bytes_per_device"]
+    assert counted["products"] == pytest.approx(facts["config"]["batch_size"] * example, rel=0.01)
+    assert counted["products_per_device"] * 256 == pytest.approx(counted["products"], rel=0.05)
+    assert memory["state"] == pytest.approx(facts["state_bytes"] / mesh["fsdp"], rel=0.05)
+    assert memory["state"] + memory["activations"] < 4 * 2**30

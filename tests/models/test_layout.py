@@ -64,6 +64,11 @@ def test_all_that_does_not_fit_is_listed():
     )
 
 
+def test_a_tensor_without_numbers_is_passed_over():
+    tensors = {"a.bias": np.ones(3), "registers": np.ones((1, 0, 4))}
+    assert from_published(tensors, {"a": {"bias": jnp.zeros(3)}})["a"]["bias"].tolist() == [1, 1, 1]
+
+
 def is_shape(node):
     return isinstance(node, tuple)
 

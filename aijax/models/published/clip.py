@@ -48,6 +48,8 @@ SIGLIP_VISION = (
     Entry("head.mlp.fc1.*", HEAD + "mlp/up/*"),
     Entry("head.mlp.fc2.*", HEAD + "mlp/down/*"),
 )
+TOWER_PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.", "head.")
+"""What the names of a vision tower's tensors begin with."""
 LINEAR_PATCHES = Entry(
     "embeddings.patch_embedding.weight", "embedding/kernel",
     Form((3, 0, 1, 2), lambda shape: (shape[0], math.prod(shape[1:]))),
@@ -180,7 +182,12 @@ def _vision(name, kind, entries, read_tower, head=()):
     def write(model: ViT) -> dict[str, Any]:
         return {"architectures": [name], **_write_vision(model, kind)}
 
-    return Architecture(ViT, read, write, image_of, lambda model, config: layout)
+    return Architecture(ViT, read, write, image_of, lambda model, config: layout, _in_tower)
+
+
+def _in_tower(name):
+    """The name of a tensor with that of its tower before it, which files of a tower alone have or have not."""
+    return f"vision_model.{name}" if name.startswith(TOWER_PARTS) else name
 
 
 def _pairs(model, config):

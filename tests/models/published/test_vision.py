@@ -186,6 +186,16 @@ def test_a_vision_tower_with_its_projection_is_half_of_a_pair(tmp_path, cases):
     assert models.load(tmp_path / "again")[0] == model
 
 
+def test_names_of_a_tower_alone_may_lack_it(tmp_path, golden):
+    folder = golden / "vision_text/siglip_hf/wide_erf_gelu"
+    whole = {name: np.asarray(tensor) for name, tensor in read_tensors(folder).items()}
+    short = {n.removeprefix("vision_model."): t for n, t in whole.items() if n.startswith("vision_model.")}
+    config = pretrained.read_config(folder)["vision_config"] | {"architectures": ["SiglipVisionModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(short, tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, models.load(tmp_path)[1], models.load(folder)[1]["vision_encoder"])
+
+
 @pytest.mark.parametrize("name", ["dinov2_hf/swiglu", *slow(["clip_hf/quickgelu_legacy_eos"])])
 def test_scanned_rematerialised_and_sharded_are_the_plain(tmp_path, quick_jit, cases, name):
     from aijax.parallel import make_mesh
