@@ -38,6 +38,7 @@ from aijax.ntk.stax.masking import MaskedArray, supports_masking, unmask_fn
 from aijax.ntk.stax.normalization import LayerNorm
 from aijax.ntk.stax.pooling import AvgPool, GlobalAvgPool, GlobalSumPool, SumPool
 from aijax.ntk.stax.positions import PositionalEmbedding
+from aijax.ntk.stax.quadrature_error import quadrature_error
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
 from aijax.ntk.stax.resize import ImageResize
 from aijax.ntk.stax.windows import Padding
@@ -49,5 +50,5 @@ __all__ = [
     "Flatten", "Gabor", "Gaussian", "Gelu", "GlobalAvgPool", "GlobalSelfAttention", "GlobalSumPool", "Hermite",
     "Identity", "ImageResize", "Index", "Kernel", "LayerNorm", "LeakyRelu", "MaskedArray", "Monomial", "Padding",
     "Polynomial", "PositionalEmbedding", "Rbf", "RectifiedMonomial", "Relu", "Sigmoid_like", "Sign", "Sin", "Slice",
-    "SumPool", "layer", "parallel", "repeat", "requires", "serial", "supports_masking", "unmask_fn",
+    "SumPool", "layer", "parallel", "quadrature_error", "repeat", "requires", "serial", "supports_masking", "unmask_fn",
 ]  # fmt: skip

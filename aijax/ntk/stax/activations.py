@@ -176,7 +176,8 @@ def Elementwise(
 
     Args:
       fn: x -> phi(x), on arrays; without it there is no finite-width `apply_fn`.
-      nngp_fn: (cov12, var1, var2) -> E[phi(u) phi(v)]; by default found from `fn` (see `dual_numerical`).
+      nngp_fn: (cov12, var1, var2) -> E[phi(u) phi(v)]; by default found from `fn`, with an error that
+        `quadrature_error(fn)` measures (1e-6 at most for tanh and the like; see `dual_numerical`).
       d_nngp_fn: (cov12, var1, var2) -> E[phi'(u) phi'(v)]; by default the derivative of `nngp_fn` in its first
         argument (see `dual_given`).
 
@@ -201,7 +202,7 @@ def ElementwiseNumerical(fn: Callable, deg: int, df: Callable | None = None) -> 
     Args:
       fn: x -> phi(x), on arrays.
       deg: a number of quadrature points, positive; taken for compatibility. Kinks are integrated exactly and the rest
-        by a series of fixed length, whose error (see `dual_numerical`) no choice of `deg` would lower.
+        by a series of fixed length, whose error no choice of `deg` would lower: see `quadrature_error`.
       df: x -> phi'(x); by default by automatic differentiation.
 
     Raises:
