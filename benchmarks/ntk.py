@@ -6,8 +6,9 @@
 
 PYTHON is the interpreter of an environment where the peer is installed (neural-tangents 0.6.5 needs JAX 0.4.25). Told
 are the CPU seconds of a call after the first, over all threads, which a busy machine disturbs least; the seconds of the
-first call, with compiling; the process's largest memory; and the kernel's norm, by which one sees that all compute the
-same thing. Columns of ours: "auto", and the ways that it chooses from. Sides run by turns.
+first call, with compiling; the process's largest memory, and how much of it came after the libraries were imported and
+the inputs made; and the kernel's norm, by which one sees that all compute the same thing. Columns of ours: "auto", and
+the ways that it chooses from. Sides run by turns.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(*options.one.split("|"), options.repeats)))
         return
-    print(f"{'':22} {'CPU s':>9} {'first s':>8} {'MB':>6} {'norm':>12}  ratio to auto")
+    print(f"{'':22} {'CPU s':>9} {'first s':>8} {'MB':>6} {'added':>6} {'norm':>12}  ratio to auto")
     for case in options.cases.split(","):
         print(CASES[case])
         results = {}
@@ -64,7 +65,7 @@ def main() -> None:
             ratio = result["cpu"] / results["aijax auto"]["cpu"]
             print(
                 f"  {side + ' ' + way:20} {result['cpu']:9.4f} {result['first']:8.2f} {result['mb']:6.0f} "
-                f"{result['norm']:12.6g}  {ratio:.2f}",
+                f"{result['added']:6.0f} {result['norm']:12.6g}  {ratio:.2f}",
                 flush=True,
             )
 
@@ -92,6 +93,7 @@ def measure(python: str, side: str, case: str, way: str, repeats: int) -> dict:
 def one(side: str, case: str, way: str, repeats: int) -> dict:
     """Returns the measurements of one case by one library in one way."""
     run = {"aijax": of_jax, "nt": of_jax, "torch": of_torch}[side](side, case, way)
+    imported = peak_mb()
     began = time.perf_counter()
     kernel = run()
     first = time.perf_counter() - began
@@ -103,9 +105,15 @@ def one(side: str, case: str, way: str, repeats: int) -> dict:
     return {
         "cpu": statistics.median(seconds),
         "first": first,
-        "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "mb": peak_mb(),
+        "added": peak_mb() - imported,
         "norm": float(np.linalg.norm(np.asarray(kernel, np.float64))),
     }
+
+
+def peak_mb() -> float:
+    """Returns the most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def of_jax(side: str, case: str, way: str):
