@@ -2,12 +2,14 @@
 
     softmax    CLIP (Radford et al. 2021)        sigmoid    SigLIP (Zhai et al. 2023)
 
-The captions of an image are its class's name in each of `templates`, of which a step draws one. On a mesh the loss goes
-round the ring of devices; `feature_parts` encodes a batch part by part, with the gradient of the whole. A tower may be
-a published one (`vision.pretrained`) and, by `optimizer.freeze_rules`, stay as it is (LiT, Zhai et al. 2022).
+A step draws one of the captions of an image: those that it has (`captioned_images`), or its class's name in each of
+`templates`. On a mesh the loss goes round the ring of devices; `feature_parts` encodes a batch part by part, with the
+gradient of the whole. A tower may be a published one (`vision.pretrained`) and, by `optimizer.freeze_rules`, stay as it
+is (LiT, Zhai et al. 2022).
 
-Measured at each evaluation: `accuracy`, of the nearest of all captions, each in all templates. At the end also
-retrieval, one image for each class that the test has against all captions of these classes.
+Measured at each evaluation: with classes `accuracy`, of the nearest of all captions, each in all templates; else
+`batch_accuracy`, the share of images to which their own caption is the nearest in a batch. At the end also retrieval:
+the first `RETRIEVED` images against all their captions; with classes, one image for each class that the test has.
 """
 
 import jax
@@ -17,12 +19,14 @@ import numpy as np
 from aijax import evaluation, losses, models
 from aijax.data import load_source
 from aijax.data.augment import make_augment, make_preprocess
+from aijax.data.source import select
 from aijax.data.tokenizer import train_words
 from aijax.errors import ConfigError
 from aijax.parallel import on_many_devices
-from aijax.train import Evaluation, Experiment, start_from
+from aijax.train import Evaluation, Experiment, outputs, start_from
 
 FIELDS = ("vision", "text", "clip", "augment", "preprocess", "templates", "feature_parts", "splits")
+RETRIEVED = 5000
 
 
 def load(config):
@@ -33,12 +37,7 @@ def load(config):
 def build(config, sources):
     """Returns the experiment: the encoders of `config.vision` and `config.text`, trained on "train"."""
     train = sources["train"]
-    if train.classes is None or "image" not in train.spec:
-        raise ConfigError(f"config.data.source: {config.data.source!r} has no images with classes to make captions of")
-    texts = evaluation.fill_templates(train.classes, config.templates)
-    flat = [text for row in texts for text in row]
-    tokenizer = train_words(flat)
-    tokens = jnp.asarray(tokenizer.rows(flat, config.text.context_length)).reshape(*np.shape(texts), -1)
+    tokenizer, tokens = read_texts(config, train)
     augment_batch = make_augment(config.augment, None) if config.get("augment") else lambda key, batch: batch
     preprocess_batch = make_preprocess(config.get("preprocess", {}))
 
@@ -50,7 +49,8 @@ def build(config, sources):
     model, trained = make_model(config, tokenizer)
 
     def init(key):
-        fresh = models.init(key, model, example, tokens[:1, 0])
+        row = jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32)
+        fresh = models.init(key, model, example, row)
         if trained is None:
             return fresh
         tower = start_from(fresh["vision_encoder"], trained, where="config.vision.pretrained")
@@ -77,33 +77,50 @@ def build(config, sources):
     def loss_fn(params, batch, key):
         augment_key, template_key, dropout_key = jax.random.split(key, 3)
         batch = augment_batch(augment_key, batch)
-        chosen = jax.random.randint(template_key, batch["label"].shape, 0, tokens.shape[1])
-        pairs = {"image": batch["image"], "tokens": tokens[batch["label"], chosen]}
+        captions = batch["tokens"] if tokens is None else tokens[batch["label"]]
+        chosen = jax.random.randint(template_key, captions.shape[:1], 0, captions.shape[1])
+        pairs = {"image": batch["image"], "tokens": captions[jnp.arange(len(captions)), chosen]}
         features = encode_batch(params, pairs, dropout_key)
         scalars = [jnp.exp(params["log_scale"])] + ([params["logit_bias"]] if model.loss == "sigmoid" else [])
         loss = ring[on_many_devices()](features["image"], features["text"], *scalars)
         return loss, {"scale": scalars[0]}
 
-    def class_weights(params):
-        rows = tokens.reshape(-1, tokens.shape[-1])
+    def encode_texts(params, captions):
+        """The features [n, k, d] of captions [n, k, t]."""
+        rows = captions.reshape(-1, captions.shape[-1])
         features = model.apply({"params": params}, rows, method="encode_text")
-        return evaluation.class_weights(features.reshape(*tokens.shape[:2], -1))
+        return features.reshape(*captions.shape[:2], -1)
 
     def apply_fn(params, images):
         features = model.apply({"params": params}, images, method="encode_image")
-        return jnp.exp(params["log_scale"]) * evaluation.zero_shot_scores(features, class_weights(params))
+        if tokens is None:
+            return features
+        weights = evaluation.class_weights(encode_texts(params, tokens))
+        return jnp.exp(params["log_scale"]) * evaluation.zero_shot_scores(features, weights)
 
     def measure(params, batch):
-        logits = apply_fn(params, preprocess(batch["image"]))
-        return {"accuracy": logits.argmax(-1) == batch["label"]}
+        found = apply_fn(params, preprocess(batch["image"]))
+        if tokens is not None:
+            return {"accuracy": found.argmax(-1) == batch["label"]}
+        nearest = (found @ encode_texts(params, batch["tokens"][:, :1])[:, 0].T).argmax(-1)
+        return {"batch_accuracy": nearest == jnp.arange(len(found))}
 
     def retrieval(params, folder):
         source = sources[config.splits[0]]
-        classes, first = np.unique(source.labels, return_index=True)
-        images = preprocess(source[first]["image"])
-        image = model.apply({"params": params}, images, method="encode_image")
-        text = model.apply({"params": params}, tokens[classes].reshape(-1, tokens.shape[-1]), method="encode_text")
-        recall = evaluation.retrieval_recall(image, text, jnp.repeat(jnp.arange(len(classes)), tokens.shape[1]))
+        if tokens is None:
+            first = np.arange(min(len(source), RETRIEVED))
+        else:
+            first = np.unique(source.labels, return_index=True)[1]
+
+        def features(batch):
+            captions = batch["tokens"] if tokens is None else tokens[batch["label"]]
+            images = model.apply({"params": params}, preprocess(batch["image"]), method="encode_image")
+            return images, encode_texts(params, captions)
+
+        image, text = outputs(features, select(source, first))
+        recall = evaluation.retrieval_recall(
+            image, text.reshape(-1, text.shape[-1]), jnp.repeat(jnp.arange(len(image)), text.shape[1])
+        )
         return {f"{config.splits[0]}/{name}": float(value) for name, value in recall.items()}
 
     return Experiment(
@@ -119,6 +136,25 @@ def build(config, sources):
         classes=train.classes,
         draw=retrieval,
     )
+
+
+def read_texts(config, train):
+    """Returns the tokenizer, and the captions of each class `[classes, templates, t]`, or None where images have
+    captions of their own."""
+    length = config.text.context_length
+    if "image" not in train.spec or (train.classes is None and "tokens" not in train.spec):
+        raise ConfigError(f"config.data.source: {config.data.source!r} has no images with captions or classes")
+    if "tokens" not in train.spec:
+        texts = evaluation.fill_templates(train.classes, config.templates)
+        flat = [text for row in texts for text in row]
+        tokenizer = train_words(flat)
+        return tokenizer, jnp.asarray(tokenizer.rows(flat, length)).reshape(*np.shape(texts), -1)
+    if config.get("templates"):
+        raise ConfigError(f"config.templates: the images of {config.data.source!r} have captions of their own")
+    if train.spec["tokens"].shape[-1] != length:
+        found = train.spec["tokens"].shape[-1]
+        raise ConfigError(f"config.data.length: expected that of config.text.context_length, {length}, got {found}")
+    return train.tokenizer, None
 
 
 def make_model(config, tokenizer):

@@ -21,6 +21,7 @@ LOADERS = {
     "cifar10": ("cifar", "cifar10", {}),
     "synthetic": ("synthetic", "synthetic", {}),
     "image_folder": ("image_folder", "image_folder", {}),
+    "captioned_images": ("captioned_images", "captioned_images", {}),
     "modular_addition": ("modular_addition", "modular_addition", {}),
     "repeated_segments": ("repeated_segments", "repeated_segments", {}),
     "text": ("text", "text", {}),

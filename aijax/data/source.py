@@ -93,6 +93,11 @@ class Selection:
     def read_threads(self) -> int:
         return self.source.read_threads
 
+    @property
+    def tokenizer(self) -> Any:
+        """That of the source, where it has texts."""
+        return getattr(self.source, "tokenizer", None)
+
 
 def shape_of(shape: Sequence[int], dtype: Any):
     """Returns `jax.ShapeDtypeStruct(shape, dtype)`."""

@@ -199,6 +199,12 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             return Characters(content["characters"])
         if content.get("kind") == "words":
             return Words(tuple(content["words"]))
+        if content.get("kind") == "captions":
+            from aijax.data.captions import Captions
+
+            tokenizer = Captions(json.dumps(content["tokenizer"]), content["length"], content["pad"])
+            tokenizer.vocabulary_size  # noqa: B018 the file is parsed here, not in the middle of a run
+            return tokenizer
         tokenizer = BytePairs(text)
         tokenizer.vocabulary_size  # noqa: B018 the file is parsed here, not in the middle of a run
     except Exception as error:

@@ -162,7 +162,7 @@ def write_clip_tokenizer(folder: str | Path, tokenizer: CLIPTokenizer) -> None:
 
 def _of_words(pieces):
     """The library's tokenizer that lowers text, cuts it into words and these into the pieces of a model."""
-    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(pieces)
     tokenizer.normalizer = normalizers.Sequence(
@@ -170,4 +170,6 @@ def _of_words(pieces):
     )
     split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    ends = [decoders.Replace(SUFFIX, " "), decoders.Strip(" ", 0, 1)]
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *ends])
     return tokenizer

@@ -34,6 +34,10 @@ class Tokenizer:
         """The number of tokens."""
         return self._tokenizer.get_vocab_size()
 
+    def number(self, token: str) -> int | None:
+        """Returns the number of a token, None for one that is not in the vocabulary."""
+        return self._tokenizer.token_to_id(token)
+
     def encode(self, text: str, *, special: bool = False) -> np.ndarray:
         """Returns the tokens of a text, int32; with `special`, those that the model puts around it too."""
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=special).ids, np.int32)

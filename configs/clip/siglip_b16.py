@@ -1,9 +1,13 @@
 """SigLIP B/16, after X. Zhai et al., Sigmoid loss for language image pre-training (2023): two 12-block transformers.
 
-The paper's images are of the web, with captions of their own; here `config.data.path` is a folder with a sub-folder a
-class, whose names in the templates are the captions. On a mesh the loss goes round the ring of devices.
+`config.data.path` is a folder of images with captions of their own: tar files of the WebDataset kind (1.jpg with 1.txt,
+or 1.json that has "text"), or images with a metadata.jsonl or metadata.csv ("file_name", "text").
+`config.data.tokenizer` is the folder of a published tokenizer; without it one is learned from the captions. With
+`:folder` the images have classes, a sub-folder each, whose names in the templates are the captions. On a mesh the loss
+goes round the ring of devices.
 
-aijax run configs/clip/siglip_b16.py --config.data.path=imagenet/train --config.data.test_path=imagenet/val
+aijax run configs/clip/siglip_b16.py --config.data.path=pairs/train --config.data.test_path=pairs/val
+aijax run configs/clip/siglip_b16.py:folder --config.data.path=imagenet/train --config.data.test_path=imagenet/val
 aijax check configs/clip/siglip_b16.py:synthetic --devices 256
 """
 
@@ -12,8 +16,10 @@ from ml_collections import ConfigDict
 TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a drawing of a {}.", "a close-up of a {}.", "{}")
 
 
-def get_config(data="folder"):
+def get_config(data="pairs"):
+    pairs = {"path": "pairs/train", "test_path": "pairs/val", "size": 224, "length": 64, "tokenizer": None}
     sources = {
+        "pairs": {"source": "captioned_images", **pairs},
         "folder": {"source": "image_folder", "path": "imagenet/train", "test_path": "imagenet/val", "size": 224},
         "synthetic": {"source": "synthetic", "image_shape": (224, 224, 3)},
     }
@@ -26,7 +32,8 @@ def get_config(data="folder"):
     config.total_examples = 3_000_000_000
     config.data = ConfigDict(sources[data])
     config.splits = ("test",)
-    config.templates = TEMPLATES
+    if data != "pairs":
+        config.templates = TEMPLATES
     config.augment = ConfigDict({"crop_area": (0.5, 1.0), "flip": True})
     config.preprocess = ConfigDict({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
     config.vision = ConfigDict({"name": "vit", "variant": "B/16", "pool": "map"})

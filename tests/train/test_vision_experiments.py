@@ -1,9 +1,11 @@
 """The experiments of classifiers and of dual encoders, with every option, at small size."""
 
+import json
 import re
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from ml_collections import ConfigDict
 
@@ -253,3 +255,35 @@ def test_a_run_begins_from_published_weights_and_leaves_frozen_ones(root, golden
     assert moved and frozen_names and not moved & frozen_names
     for name in frozen_names:
         np.testing.assert_array_equal(after[name], published[name.removeprefix("vision_encoder/")])
+
+
+@pytest.mark.slow
+def test_a_dual_encoder_learns_from_captions_of_their_own_and_is_opened(root, tmp_path):
+    rng, names = np.random.default_rng(0), ("red", "green", "blue")
+    for part, count in {"train": 48, "val": 12}.items():
+        (tmp_path / part).mkdir()
+        rows = []
+        for i in range(count):
+            pixels = np.zeros((8, 8, 3), np.uint8)
+            pixels[..., i % 3] = rng.integers(150, 255)
+            PIL.Image.fromarray(pixels).save(tmp_path / part / f"{i}.png")
+            rows.append({"file_name": f"{i}.png", "text": [f"a {names[i % 3]} square", f"{names[i % 3]} all over"]})
+        (tmp_path / part / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    folder = tmp_path / "run"
+    words = [
+        "run", str(root / "configs/clip/siglip_b16.py"), f"--workdir={folder}", f"--config.data.path={tmp_path}/train",
+        f"--config.data.test_path={tmp_path}/val", "--config.data.size=8", "--config.data.length=6",
+        "--config.vision.variant=mu/8", "--config.text.width=16", "--config.text.depth=1", "--config.text.num_heads=2",
+        "--config.text.context_length=6", "--config.clip.embed_dim=8", "--config.batch_size=16",
+        "--config.total_examples=960", "--config.schedule.warmup_steps=5", "--config.evaluate_every_steps=60",
+        "--config.checkpoint.every_steps=60", "--config.augment.crop_area=(0.9,1.0)", "--config.tensorboard=False",
+        "--config.optimizer.learning_rate=1e-2",
+    ]  # fmt: skip
+    assert main(words) == 0
+    run = open_run(folder)
+    assert 0.2 <= run.metrics["test/batch_accuracy"] <= 1 and run.metrics["test/image_to_text_r1"] > 0
+    tokens = run.tokenizer.rows(["a red square", "a green square", "a blue square"], 6)
+    texts = run.model.apply({"params": run.params}, tokens, method="encode_text")
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images[range(3), ..., range(3)] = 200
+    assert np.argmax(np.asarray(run.apply(images)) @ texts.T, axis=1).tolist() == [0, 1, 2]
