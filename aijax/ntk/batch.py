@@ -70,10 +70,11 @@ def batch(
         here = [-(-n // mesh.size) if batch_size == 0 else min(int(batch_size), n) for n in problem.sizes]
         pieces = [parallel.cut_rows(n, b) for n, b in zip(problem.sizes, here, strict=True)]
         traced = _is_traced((x1, x2, args, kwargs))
-        single = max(map(len, pieces)) == 1
-        if problem.uneven and not single:
-            raise ConfigError(problem.uneven)
-        if traced or single or problem.of_kernels:
+        if max(map(len, pieces)) == 1:
+            found = _block(problem, *(slice(n) for n in problem.sizes), jitted)
+            return found if store_on_device or traced else jax.device_get(found)
+        problem.measure()
+        if traced or problem.of_kernels:
             blocks = _one_after_the_other(problem, pieces, jitted)
             return problem.join(blocks, pieces, jnp if store_on_device or traced else np)
         blocks = _over_devices(problem, pieces, tuple(here), mesh)
@@ -106,7 +107,6 @@ class _Problem:
             check_alike(x1, x2, [0] * len(jax.tree.leaves(x1)))
             self.sizes = tuple(jax.tree.leaves(x)[0].shape[0] for x in (x1, x1 if x2 is None else x2))
         self.arrays, self._arguments = split_arrays((self.args, self.kwargs))
-        self.output, self.axes = self._shapes()
 
     def call(self, arrays: Sequence[Any], x1: PyTree, x2: PyTree | None) -> PyTree:
         """Returns the kernel of two blocks, given the arrays among the further arguments."""
@@ -125,8 +125,12 @@ class _Problem:
         x1 = jax.tree.map(lambda leaf: part(leaf, rows), self.x1, is_leaf=_is_kernel)
         return x1, jax.tree.map(lambda leaf: part(leaf, cols), self.x2, is_leaf=_is_kernel)
 
-    def _shapes(self) -> tuple[PyTree, dict[str, Axes]]:
-        """Returns the shapes of the whole result, and the axes of each of its arrays."""
+    def measure(self) -> None:
+        """Finds the shapes of the whole result, `output`, and the `axes` of each of its arrays, by leaving rows out.
+
+        Raises:
+          ConfigError: a result that cannot be put together from blocks.
+        """
         (n1, n2), arrays = self.sizes, self.arrays
 
         def shapes(rows, cols):
@@ -140,7 +144,6 @@ class _Problem:
             for sizes in ((n1 - 1, n2 - self.symmetric), (n1 - self.symmetric, n2 - 1))
         ]
         axes = {}
-        self.uneven = ""
         for name, shape in whole.items():
             found = [
                 [axis for axis, size in enumerate(shape) if less is not None and less[name].shape[axis] != size]
@@ -159,11 +162,11 @@ class _Problem:
                 for less, each in zip(fewer, found, strict=True)
                 for axis in each
             ):
-                self.uneven = (
+                raise ConfigError(
                     f"kernel_fn: {name or 'a result'} of shape {shape} has not one row for each row of x1 and of x2, "
                     "and cannot be put together from blocks; leave batch_size and device_count at 0"
                 )
-        return output, axes
+        self.output, self.axes = output, axes
 
     def wanted(self, block: PyTree, *, diagonal: bool) -> dict[str, Any]:
         """Returns the arrays of a block that the result is made of: beside the diagonal of a symmetric kernel, those
@@ -223,19 +226,21 @@ def _over_devices(problem: _Problem, pieces: Sequence[Sequence[slice]], sizes: t
 
 def _one_after_the_other(problem: _Problem, pieces: Sequence[Sequence[slice]], jitted: dict[Any, Callable]) -> Blocks:
     """Returns the blocks, each computed by a compiled function of its own shape."""
+    return {
+        (i, j): problem.wanted(_block(problem, rows, cols, jitted), diagonal=not problem.symmetric or i == j)
+        for (i, rows), (j, cols) in itertools.product(*map(enumerate, pieces))
+    }
+
+
+def _block(problem: _Problem, rows: slice, cols: slice, jitted: dict[Any, Callable]) -> PyTree:
+    """Returns the kernel of one block, by a function that is compiled once for all that look alike."""
     kernel_fn, cut_pattern = problem.kernel_fn, problem.cut_pattern
-    blocks = {}
-    for (i, rows), (j, cols) in itertools.product(*map(enumerate, pieces)):
-        arguments = (*problem.cut(rows, cols), problem.args, problem.kwargs)
-        arrays, with_arrays = split_arrays(arguments)
-        leaves, structure = jax.tree.flatten(with_arrays([_ARRAY] * len(arrays)))
-        key = cut_pattern, structure, tuple(leaves)
-        if key not in jitted:
-            jitted[key] = jax.jit(
-                lambda arrays, with_arrays=with_arrays: _call(kernel_fn, cut_pattern, *with_arrays(arrays))
-            )
-        blocks[i, j] = problem.wanted(jitted[key](arrays), diagonal=not problem.symmetric or i == j)
-    return blocks
+    arrays, with_arrays = split_arrays((*problem.cut(rows, cols), problem.args, problem.kwargs))
+    leaves, structure = jax.tree.flatten(with_arrays([_ARRAY] * len(arrays)))
+    key = cut_pattern, structure, tuple(leaves)
+    if key not in jitted:
+        jitted[key] = jax.jit(lambda arrays: _call(kernel_fn, cut_pattern, *with_arrays(arrays)))
+    return jitted[key](arrays)
 
 
 def _call(kernel_fn: Callable, cut_pattern: bool, x1: PyTree, x2: PyTree | None, args: tuple, kwargs: dict) -> PyTree:
