@@ -4,7 +4,6 @@ row = [start, pieces of the text ..., end, pad, pad, ...]
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,53 +11,56 @@ from pathlib import Path
 import numpy as np
 
 from aijax.errors import ConfigError, DataError
-from aijax.models.clip_tokenizer import END, START, CLIPTokenizer, read_clip_tokenizer, train_clip_tokenizer
+from aijax.models.clip_tokenizer import read_clip_tokenizer, train_clip_tokenizer
 from aijax.models.tensor_files import read_object
 from aijax.models.tokenizer import WHAT, RowTokenizer, Tokenizer, read_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """A tokenizer that puts its own start and end around a text.
+    """A tokenizer of captions, as a run saves it.
 
     Attributes:
-      description: the tokenizer as the library `tokenizers` writes it.
-      length: tokens of a row.
-      pad: the token that fills a row.
+      of_rows: it puts its own start and end around a text.
     """
 
-    description: str = dataclasses.field(repr=False)
-    length: int
-    pad: int
+    of_rows: RowTokenizer
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        return self.of_rows.length
 
     @property
     def vocabulary_size(self) -> int:
-        return self._tokenizer.vocabulary_size
+        return self.of_rows.vocabulary_size
 
     @property
     def end(self) -> int:
         """The token after a text."""
-        return int(self._tokenizer.encode("", special=True)[-1])
+        return int(self.encode("")[-1])
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the tokens of a text, int32, with those around it."""
-        return self._tokenizer.encode(text, special=True)
+        return self.of_rows.tokenizer.encode(text, special=True)
 
     def rows(self, texts: Sequence[str], length: int) -> np.ndarray:
         """Returns the tokens of texts as rows `[n, length]`; a longer text loses its end, but for the last token."""
-        return RowTokenizer(self._tokenizer, length, self.pad)(texts, truncate=True)
+        return dataclasses.replace(self.of_rows, length=length)(texts, truncate=True)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens."""
-        return self._tokenizer.decode(tokens)
+        return self.of_rows.tokenizer.decode(tokens)
 
     def to_json(self) -> str:
-        content = {"kind": "captions", "length": self.length, "pad": self.pad}
-        return json.dumps(content | {"tokenizer": json.loads(self.description)}, ensure_ascii=False, indent=2)
+        content = {"kind": "captions", "length": self.length, "pad": self.of_rows.pad}
+        tokenizer = json.loads(self.of_rows.tokenizer.description)
+        return json.dumps(content | {"tokenizer": tokenizer}, ensure_ascii=False, indent=2)
 
-    @functools.cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.description)
+
+def from_json(content: dict) -> Captions:
+    """Returns what `to_json` wrote."""
+    return Captions(RowTokenizer(Tokenizer(json.dumps(content["tokenizer"])), content["length"], content["pad"]))
 
 
 def learn_captions(
@@ -78,7 +80,7 @@ def learn_captions(
     """
     if vocabulary_size < 3:
         raise ConfigError(f"{where}: expected 3 or more, got {vocabulary_size}")
-    return _framed(train_clip_tokenizer(texts, size=vocabulary_size, length=length))
+    return Captions(train_clip_tokenizer(texts, size=vocabulary_size, length=length))
 
 
 def read_captions(folder: str | Path, length: int) -> Captions:
@@ -91,27 +93,11 @@ def read_captions(folder: str | Path, length: int) -> Captions:
     config = folder / "tokenizer_config.json"
     told = read_object(config, WHAT) if config.is_file() else {}
     if str(told.get("tokenizer_class", "")).startswith("CLIP"):
-        return dataclasses.replace(_framed(read_clip_tokenizer(folder)), length=length)
+        return Captions(dataclasses.replace(read_clip_tokenizer(folder), length=length))
     tokenizer = read_tokenizer(folder)
     around = tokenizer.encode("", special=True)
     if not around.size:
         raise DataError(f"{folder}: the tokenizer puts no token after a text, which an encoder of texts needs")
     pad = told.get("pad_token", "<pad>")
     number = tokenizer.number(pad.get("content", "") if isinstance(pad, dict) else str(pad))
-    return Captions(tokenizer.description, length, int(around[-1]) if number is None else number)
-
-
-def _framed(clip: CLIPTokenizer) -> Captions:
-    """CLIP's tokenizer, whose start and end become part of the description."""
-    from tokenizers import Tokenizer as Library
-    from tokenizers import processors
-
-    library = Library.from_str(clip.description)
-    numbers = {token: library.token_to_id(token) for token in (START, END, clip.pad)}
-    for token, number in numbers.items():
-        if number is None:
-            raise DataError(f"tokenizer: expected the token {token!r} in its vocabulary, it is not there")
-    library.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(token, numbers[token]) for token in (START, END)]
-    )
-    return Captions(json.dumps(json.loads(library.to_str())), clip.length, numbers[clip.pad])
+    return Captions(RowTokenizer(tokenizer, length, int(around[-1]) if number is None else number))

@@ -200,9 +200,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         if content.get("kind") == "words":
             return Words(tuple(content["words"]))
         if content.get("kind") == "captions":
-            from aijax.data.captions import Captions
+            from aijax.data.captions import from_json
 
-            tokenizer = Captions(json.dumps(content["tokenizer"]), content["length"], content["pad"])
+            tokenizer = from_json(content)
             tokenizer.vocabulary_size  # noqa: B018 the file is parsed here, not in the middle of a run
             return tokenizer
         tokenizer = BytePairs(text)

@@ -34,7 +34,7 @@ class Pipeline:
     Args:
       model: its functions, for `aijax.diffusion.generate`.
       params: their parameters.
-      tokenize: `(texts, truncate=False) -> tokens [n, t]`; see `aijax.models.clip_tokenizer.CLIPTokenizer`.
+      tokenize: `(texts, truncate=False) -> tokens [n, t]`; see `aijax.models.tokenizer.RowTokenizer`.
     """
 
     model: LatentModel

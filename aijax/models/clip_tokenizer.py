@@ -3,90 +3,32 @@
 tokens = [start, pairs of the text ..., end, pad, pad, ...]
 """
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from aijax.errors import DataError
 from aijax.models.tensor_files import read_object
+from aijax.models.tokenizer import WHAT, RowTokenizer, Tokenizer, read_pairs, write_tokenizer
 
-WHAT = "a file of a tokenizer"
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-@dataclass(frozen=True)
-class CLIPTokenizer:
-    """Texts to rows of tokens of one length.
-
-    Attributes:
-      description: the tokenizer as the library `tokenizers` writes it.
-      length: of a row, start and end included.
-      pad: the token that fills a row.
-    """
-
-    description: str = field(repr=False)
-    length: int = 77
-    pad: str = END
-
-    def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
-        """Returns the tokens of texts, `[n, length]` int32.
-
-        Args:
-          texts: a list, or one text.
-          truncate: whether a longer text loses its end.
-
-        Raises:
-          DataError: a text that is too long.
-        """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        start, end, pad = (self._id(token) for token in (START, END, self.pad))
-        rows = np.full((len(texts), self.length), pad, np.int32)
-        for row, text in zip(rows, texts, strict=True):
-            pairs = self._tokenizer.encode(text, add_special_tokens=False).ids
-            if len(pairs) > self.length - 2 and not truncate:
-                shown = text if len(text) <= 40 else text[:40] + "..."
-                raise DataError(f"texts: expected at most {self.length - 2} tokens, got {len(pairs)} of {shown!r}")
-            tokens = [start, *pairs[: self.length - 2], end]
-            row[: len(tokens)] = tokens
-        return rows
-
-    @property
-    def vocabulary_size(self) -> int:
-        """The number of tokens."""
-        return self._tokenizer.get_vocab_size()
-
-    def _id(self, token):
-        number = self._tokenizer.token_to_id(token)
-        if number is None:
-            raise DataError(f"tokenizer: expected the token {token!r} in its vocabulary, it is not there")
-        return number
-
-    @functools.cached_property
-    def _tokenizer(self):
-        import tokenizers
-
-        return tokenizers.Tokenizer.from_str(self.description)
-
-
 def clip_tokenizer(
     vocabulary: Mapping[str, int], merges: Sequence[str], *, length: int = 77, pad: str = END
-) -> CLIPTokenizer:
+) -> RowTokenizer:
     """Returns the tokenizer of a vocabulary and its merges.
 
     Args:
       vocabulary: token to number; start and end are among them.
       merges: pairs such as "t h", in the order in which they are merged.
-      length: of a row of tokens, default 77.
+      length: of a row of tokens, start and end included, default 77.
       pad: the token that fills a row, default the end.
 
     Raises:
-      DataError: merges that are no pairs of tokens.
+      DataError: merges that are no pairs of tokens, or a vocabulary without start, end or pad.
     """
     from tokenizers import AddedToken, models
 
@@ -97,10 +39,10 @@ def clip_tokenizer(
         raise DataError(f"merges: expected pairs of tokens of the vocabulary: {error}") from None
     tokenizer = _of_words(pieces)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (START, END) if token in vocabulary])
-    return CLIPTokenizer(tokenizer.to_str(), length, pad)
+    return _rows(tokenizer.to_str(), length, pad)
 
 
-def train_clip_tokenizer(texts: Sequence[str], *, size: int = 49408, length: int = 77) -> CLIPTokenizer:
+def train_clip_tokenizer(texts: Sequence[str], *, size: int = 49408, length: int = 77) -> RowTokenizer:
     """Returns a tokenizer of this kind whose merges are the most frequent pairs of `texts`, one after the other.
 
     Args:
@@ -125,10 +67,10 @@ def train_clip_tokenizer(texts: Sequence[str], *, size: int = 49408, length: int
     tokenizer.train_from_iterator(texts, trainer)
     described = json.loads(tokenizer.to_str())
     described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] not in ends]
-    return CLIPTokenizer(json.dumps(described), length)
+    return _rows(json.dumps(described), length, END)
 
 
-def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
+def read_clip_tokenizer(folder: str | Path) -> RowTokenizer:
     """Returns the tokenizer in a published folder: `vocab.json` with `merges.txt`, or `tokenizer.json`.
 
     Raises:
@@ -143,21 +85,36 @@ def read_clip_tokenizer(folder: str | Path) -> CLIPTokenizer:
     length = config.get("model_max_length", 77)
     if not (isinstance(length, int) and 2 < length < 10**6):
         raise DataError(f"{folder}/tokenizer_config.json: model_max_length: expected a length, got {length!r}")
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        merges = [line for line in lines if line and not line.startswith("#version")]
-        return clip_tokenizer(read_object(folder / "vocab.json", WHAT), merges, length=length, pad=pad)
-    description = json.dumps(read_object(folder / "tokenizer.json", WHAT))
-    return CLIPTokenizer(description, length, pad)
+    found = read_pairs(folder)
+    if found is not None:
+        return clip_tokenizer(*found, length=length, pad=pad)
+    return _rows(json.dumps(read_object(folder / "tokenizer.json", WHAT)), length, pad)
 
 
-def write_clip_tokenizer(folder: str | Path, tokenizer: CLIPTokenizer) -> None:
+def write_clip_tokenizer(folder: str | Path, tokenizer: RowTokenizer) -> None:
     """Writes the files that `read_clip_tokenizer` reads into `folder`, which may be new."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_max_length": tokenizer.length, "pad_token": tokenizer.pad}
-    (folder / "tokenizer.json").write_text(tokenizer.description, encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_tokenizer(folder, tokenizer.tokenizer)
+    config = {
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.length,
+        "pad_token": tokenizer.tokenizer.token(tokenizer.pad),
+    }  # fmt: skip
+    (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _rows(description, length, pad):
+    """The tokenizer of a description, with the start and the end that it puts around a text."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import processors
+
+    library = Library.from_str(description)
+    numbers = {token: library.token_to_id(token) for token in (START, END, pad)}
+    for token, number in numbers.items():
+        if number is None:
+            raise DataError(f"tokenizer: expected the token {token!r} in its vocabulary, it is not there")
+    library.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(token, numbers[token]) for token in (START, END)]
+    )
+    return RowTokenizer(Tokenizer(json.dumps(json.loads(library.to_str()))), length, numbers[pad])
 
 
 def _of_words(pieces):

@@ -38,6 +38,10 @@ class Tokenizer:
         """Returns the number of a token, None for one that is not in the vocabulary."""
         return self._tokenizer.token_to_id(token)
 
+    def token(self, number: int) -> str:
+        """Returns the token of a number."""
+        return self._tokenizer.id_to_token(number)
+
     def encode(self, text: str, *, special: bool = False) -> np.ndarray:
         """Returns the tokens of a text, int32; with `special`, those that the model puts around it too."""
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=special).ids, np.int32)
@@ -69,6 +73,11 @@ class RowTokenizer:
     tokenizer: Tokenizer
     length: int
     pad: int = 0
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens."""
+        return self.tokenizer.vocabulary_size
 
     def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
         """Returns the tokens of texts, `[n, length]` int32.
@@ -188,16 +197,24 @@ def read_tokenizer(folder: str | Path) -> Tokenizer:
         tokenizer = Tokenizer(json.dumps(read_object(folder / FILE, WHAT)))
         tokenizer.vocabulary_size  # noqa: B018 the file is parsed here, not later
         return tokenizer
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        merges = [line for line in lines if line and not line.startswith("#version")]
-        return byte_level_bpe(read_object(folder / "vocab.json", WHAT), merges)
+    found = read_pairs(folder)
+    if found is not None:
+        return byte_level_bpe(*found)
     if (folder / "vocab.txt").is_file():
         lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
         config = folder / "tokenizer_config.json"
         lower = read_object(config, WHAT).get("do_lower_case", True) if config.is_file() else True
         return word_pieces({token: number for number, token in enumerate(lines)}, lower=lower)
     raise DataError(f"{folder}: expected tokenizer.json, vocab.json with merges.txt, or vocab.txt; there is none")
+
+
+def read_pairs(folder: Path) -> tuple[dict[str, int], list[str]] | None:
+    """Returns the vocabulary of `vocab.json` and the pairs of `merges.txt`, or None where these files are not there."""
+    if not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+        return None
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    return read_object(folder / "vocab.json", WHAT), merges
 
 
 def write_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:

@@ -100,7 +100,7 @@ def test_a_tokenizer_is_found_again_and_published_ones_are_read(tmp_path):
     write_tokenizer(tmp_path / "bert", word_pieces(vocabulary))
     (tmp_path / "bert" / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')
     read = read_captions(tmp_path / "bert", 6)
-    assert (read.end, read.pad) == (3, 0)
+    assert (read.end, read.of_rows.pad) == (3, 0)
     assert read.rows(["Red dots", "red dots dots dots"], 6).tolist() == [[2, 4, 5, 6, 3, 0], [2, 4, 5, 6, 5, 3]]
     clip = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "r": 3, "e": 4, "d</w>": 5, "re": 6}
     folder = tmp_path / "clip"
