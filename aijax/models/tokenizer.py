@@ -17,6 +17,7 @@ from aijax.models.tensor_files import read_object
 
 WHAT = "a file of a tokenizer"
 FILE = "tokenizer.json"
+SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,9 @@ def read_tokenizer(folder: str | Path) -> Tokenizer:
         config = folder / "tokenizer_config.json"
         lower = read_object(config, WHAT).get("do_lower_case", True) if config.is_file() else True
         return word_pieces({token: number for number, token in enumerate(lines)}, lower=lower)
-    raise DataError(f"{folder}: expected tokenizer.json, vocab.json with merges.txt, or vocab.txt; there is none")
+    other = [name for name in SENTENCEPIECE if (folder / name).is_file()]
+    told = f"; {other[0]} alone is not read, tokenizer.json is what other tools write of it" if other else ""
+    raise DataError(f"{folder}: expected tokenizer.json, vocab.json with merges.txt, or vocab.txt; there is none{told}")
 
 
 def read_pairs(folder: Path) -> tuple[dict[str, int], list[str]] | None:

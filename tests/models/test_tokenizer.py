@@ -49,6 +49,9 @@ def test_old_files_are_read(golden, tmp_path):
 def test_what_is_no_tokenizer_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"expected tokenizer\.json, vocab\.json with merges\.txt, or vocab\.txt"):
         read_tokenizer(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"")
+    with pytest.raises(DataError, match=r"there is none; spiece\.model alone is not read, tokenizer\.json is what"):
+        read_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="expected a description"):
         read_tokenizer(tmp_path)
