@@ -17,6 +17,7 @@ from aijax.errors import ConfigError
 from aijax.ntk.stax.kernel import Kernel, diagonal
 from aijax.ntk.stax.layer import Layer, layer
 from aijax.ntk.stax.linear import affine, affine_kernel, biases, check_affine, weights
+from aijax.ntk.stax.linear_map import with_zeros
 from aijax.ntk.stax.masking import all_masked, supports_masking
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
 from aijax.ntk.stax.windows import (
@@ -235,7 +236,7 @@ def _convolution(spec: _Spec) -> Layer:
     def unshared_kernel_fn(kernel, **kwargs):
         full = not kernel.diagonal_spatial
         kernel = kernel_fn(kernel, **kwargs)
-        return _with_zeros(kernel) if full else kernel
+        return with_zeros(kernel) if full else kernel
 
     def mask_fn(mask, input_shape):
         return _out_mask(spec, mask, input_shape)
@@ -287,21 +288,6 @@ def _only_diagonal(kernel: Kernel) -> Kernel:
         return cov
 
     return kernel.map(take).replace(diagonal_spatial=True)
-
-
-def _with_zeros(kernel: Kernel) -> Kernel:
-    """The kernel with the covariances between different positions, which are zero, written out."""
-
-    def spread(cov: Array, first: int) -> Array:
-        for axis in range(first, 2 * cov.ndim - first, 2):
-            if axis >= cov.ndim:
-                break
-            eye = jnp.eye(cov.shape[axis], dtype=bool)
-            rest = tuple(a for a in range(cov.ndim + 1) if a not in (axis, axis + 1))
-            cov = jnp.where(jnp.expand_dims(eye, rest), jnp.expand_dims(cov, axis), 0)
-        return cov
-
-    return kernel.map(spread).replace(diagonal_spatial=False)
 
 
 def _out_mask(spec: _Spec, mask: Array, shape: tuple[int, ...]) -> Array:

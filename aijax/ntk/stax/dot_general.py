@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.ntk.stax.kernel import Kernel, diagonal
 from aijax.ntk.stax.layer import Layer, layer
-from aijax.ntk.stax.linear_map import map_positions
+from aijax.ntk.stax.linear_map import map_positions, with_zeros
 from aijax.ntk.stax.masking import supports_masking
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
-from aijax.typing import Array
+from aijax.typing import Array, Callable
 
 
 @layer
-@supports_masking(remask_kernel=True)
+@supports_masking(remask_kernel=False)
 def DotGeneral(
     *,
     lhs: Array | float | None = None,
@@ -29,12 +30,12 @@ def DotGeneral(
       rhs: the constant on the right; one of the two is None.
       dimension_numbers: as of `jax.lax.dot_general`: contracted axes of both sides, then batched axes of both sides.
       precision: of the product.
-      batch_axis: axis of the examples; it may be batched, or contracted where no kernel is asked for.
+      batch_axis: axis of the examples; it may be batched, or contracted, and then no layer can follow.
       channel_axis: axis of the channels, neither contracted nor batched; None for that of the kernel, by default the
         last.
 
     Raises:
-      ConfigError: both `lhs` and `rhs`; on a call, dimensions that touch the channels, or contract the examples.
+      ConfigError: both `lhs` and `rhs`; on a call, dimensions that touch the channels.
 
     >>> from aijax.ntk import stax
     >>> layer = stax.DotGeneral(rhs=jnp.array([1.0, -1.0]), dimension_numbers=(((1,), (0,)), ((), ())))
@@ -63,6 +64,9 @@ def DotGeneral(
         fixed = jnp.ndim(constant) - sum(map(len, of_constant)) if left and constant is not None else 0
         return len(batched) + fixed + sum(a not in used for a in range(axis))
 
+    of_examples = batch_axis in contracted and constant is not None
+    of_positions = constant is not None and set(contracted) - {batch_axis}
+
     def init_fn(key, input_shape):
         shape = jax.ShapeDtypeStruct(tuple(max(n, 1) for n in input_shape), jnp.float32)
         return jax.eval_shape(product, shape).shape, ()
@@ -70,15 +74,24 @@ def DotGeneral(
     def apply_fn(params, inputs, *, mask=None, **kwargs):
         return product(inputs)
 
-    @requires(batch_axis=batch_axis, channel_axis=channel_axis, diagonal_spatial=Diagonal(Bool.NO, Bool.NO))
+    @requires(
+        batch_axis=batch_axis,
+        channel_axis=channel_axis,
+        diagonal_batch=not of_examples,
+        diagonal_spatial=Diagonal(Bool.NO if of_positions else Bool.YES, Bool.NO),
+    )
     def kernel_fn(kernel, **kwargs):
         ndim = len(kernel.shape1)
         if kernel.channel_axis in [a % ndim for a in (*contracted, *batched)]:
             raise ConfigError(f"DotGeneral: dimension_numbers may not name the channel axis {kernel.channel_axis}")
-        if kernel.batch_axis in [a % ndim for a in contracted]:
-            raise ConfigError(f"DotGeneral: a kernel has no limit where the batch axis {batch_axis} is contracted")
-        batch, channel = (place(a, ndim) for a in (kernel.batch_axis, kernel.channel_axis))
-        return map_positions(kernel, product, product, batch_axis=batch, channel_axis=channel)
+        if constant is None:
+            return kernel
+        if kernel.batch_axis in [a % ndim for a in contracted] and not of_examples:
+            raise ConfigError(f"DotGeneral: batch_axis={batch_axis} is contracted; count it as dimension_numbers does")
+        channel = place(kernel.channel_axis, ndim)
+        if of_examples:
+            return without_examples(kernel, product, channel)
+        return map_positions(kernel, product, product, batch_axis=place(kernel.batch_axis, ndim), channel_axis=channel)
 
     def mask_fn(mask, input_shape):
         full = list(input_shape)
@@ -92,6 +105,27 @@ def DotGeneral(
         return jax.lax.dot_general(*pair, dimension_numbers) == 0
 
     return init_fn, apply_fn, kernel_fn, mask_fn
+
+
+def without_examples(kernel: Kernel, product: Callable[[Array], Array], channel_axis: int) -> Kernel:
+    """Returns the kernel after a product that sums over the examples: covariances have axes of positions alone."""
+    diagonal_spatial = kernel.diagonal_spatial
+
+    def one_example(x: Array) -> Array:
+        return product(x)[None]
+
+    kernel = with_zeros(kernel) if diagonal_spatial else kernel
+    kernel = map_positions(kernel, one_example, one_example, batch_axis=0, channel_axis=channel_axis + 1)
+
+    def squeezed(cov: Array, first: int) -> Array:
+        cov = cov.reshape(cov.shape[first:])
+        for axis in range(cov.ndim // 2 if diagonal_spatial else 0):
+            cov = diagonal(cov, axis)
+        return cov
+
+    return kernel.map(squeezed).replace(
+        batch_axis=-1, channel_axis=channel_axis, diagonal_spatial=diagonal_spatial, is_gaussian=False
+    )
 
 
 def _order(left: bool) -> tuple[int, int]:

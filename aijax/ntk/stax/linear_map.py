@@ -23,7 +23,8 @@ def map_positions(
     """Returns the kernel after a linear map of activations that acts alike on all channels.
 
     Args:
-      kernel: with all pairs of positions, or with the diagonal alone if the map takes each position from one other.
+      kernel: with all pairs of positions, or with the diagonal alone if the map takes each position from one other,
+        times a number.
       first: the map of the first batch, on arrays with the axes of the activations and any number of channels.
       second: that of the second batch.
       batch_axis: axis of the examples after the map; by default where it was.
@@ -45,9 +46,10 @@ def map_positions(
     def both(cov: Array, left: Callable, right: Callable, batches: int) -> Array:
         positions = len(kernel.spatial_axes)
         if kernel.diagonal_spatial:
+            factor = apply(right, jnp.ones((*cov.shape[batches - 1 :], 1), cov.dtype))[..., 0]
             if batches == 1:
-                return apply(left, cov)
-            return jnp.moveaxis(apply(left, jnp.moveaxis(cov, 1, -1)), -1, 1)
+                return apply(left, cov) * factor
+            return jnp.moveaxis(apply(left, jnp.moveaxis(cov, 1, -1)), -1, 1) * factor[None]
         copies = [[batches + 2 * i + side for i in range(positions)] for side in range(2)]
         if batches == 1:
             x = apply(left, jnp.transpose(cov, (0, *copies[0], *copies[1])))
@@ -69,3 +71,18 @@ def map_positions(
         if value is not None and jnp.ndim(value):
             changes[name] = both(value, *sides[name], 1 if kernel.is_diagonal_batch(name) else 2)
     return kernel.replace(**changes, batch_axis=batch_out, channel_axis=channel_out)
+
+
+def with_zeros(kernel: Kernel) -> Kernel:
+    """Returns the kernel with zeros for the covariances between different positions, which it does not hold."""
+
+    def spread(cov: Array, first: int) -> Array:
+        for axis in range(first, 2 * cov.ndim - first, 2):
+            if axis >= cov.ndim:
+                break
+            eye = jnp.eye(cov.shape[axis], dtype=bool)
+            rest = tuple(a for a in range(cov.ndim + 1) if a not in (axis, axis + 1))
+            cov = jnp.where(jnp.expand_dims(eye, rest), jnp.expand_dims(cov, axis), 0)
+        return cov
+
+    return kernel.map(spread).replace(diagonal_spatial=False)

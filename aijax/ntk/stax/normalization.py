@@ -23,14 +23,15 @@ def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: in
     """Returns the layer (x - mean) / sqrt(variance + eps), mean and variance being over `axis`.
 
     Args:
-      axis: axes that are normalised together; the channels among them, the examples not. Padding does not count.
+      axis: axes that are normalised together, the channels among them; with the examples among them too, a kernel
+        depends on the whole batch. Padding does not count.
       eps: added to the variance.
       batch_axis: axis of the examples.
       channel_axis: axis of the channels.
 
     Raises:
-      ConfigError: a negative `eps`; on a call, an `axis` with the examples or, for a kernel, without the channels, and
-        a kernel that is not Gaussian.
+      ConfigError: a negative `eps`; on a call, an `axis` that inputs do not have, or, for a kernel, without the
+        channels, and a kernel that is not Gaussian.
 
     >>> from aijax.ntk import stax
     >>> _, _, kernel_fn = stax.serial(stax.Dense(1, 3.0), stax.LayerNorm())
@@ -43,10 +44,8 @@ def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: in
 
     def axes_of(ndim: int) -> tuple[int, ...]:
         axes = tuple(sorted({a % ndim for a in axes_given}))
-        if not axes or any(not -ndim <= a < ndim for a in axes_given) or batch_axis % ndim in axes:
-            raise ConfigError(
-                f"LayerNorm: axis={axis} must name axes of inputs of rank {ndim} other than the batch axis"
-            )
+        if not axes or any(not -ndim <= a < ndim for a in axes_given):
+            raise ConfigError(f"LayerNorm: axis={axis} must name axes of inputs of rank {ndim}")
         return axes
 
     def init_fn(key, input_shape):
@@ -70,7 +69,8 @@ def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: in
             raise ConfigError(
                 "LayerNorm: needs Gaussian inputs; put a layer with random weights (Dense, Conv) before it"
             )
-        positions = tuple(1 + i for i, a in enumerate(kernel.spatial_axes) if a in axes)
+        examples = (0,) if kernel.batch_axis in axes else ()
+        positions = examples + tuple(1 + i for i, a in enumerate(kernel.spatial_axes) if a in axes)
         scale1, scale2 = (
             1 / jnp.sqrt(_mean(q, mask, kernel, positions) + eps)
             for q, mask in zip(kernel.variances(), (kernel.mask1, kernel.mask2), strict=True)
@@ -86,7 +86,7 @@ def LayerNorm(axis: int | Sequence[int] = -1, eps: float = 1e-12, batch_axis: in
 
 
 def _mean(q: Array, mask: Array | None, kernel: Kernel, positions: tuple[int, ...]) -> Array:
-    """The mean of the variances q (n, H, W) over positions that are not padding."""
+    """The mean of the variances q (n, H, W) over axes, of what is not padding."""
     if mask is None or not positions:
         return jnp.mean(q, positions, keepdims=True)
     kept = ~jnp.all(mask, kernel.channel_axis, keepdims=True)

@@ -25,15 +25,16 @@ def ImageResize(
     """Returns the layer that resizes its input as `jax.image.resize` does.
 
     Args:
-      shape: size of each axis of the output, batch and channels included; -1 leaves an axis as it is.
+      shape: size of each axis of the output, batch and channels included; -1 leaves an axis as it is, and what is
+        given for the batch resizes it, which needs the covariances between examples.
       method: "nearest", "linear", or any other that `jax.image.resize` knows; all are linear maps.
       antialias: widen the filter when an axis shrinks; without effect for "nearest".
       precision: of the products with the interpolation weights.
-      batch_axis: axis of the examples, which must stay.
-      channel_axis: axis of the channels, which must stay.
+      batch_axis: axis of the examples.
+      channel_axis: axis of the channels, whose entry must be -1 for a kernel.
 
     Raises:
-      ConfigError: an unknown method; on a call, a shape of another rank or that changes batch or channels.
+      ConfigError: an unknown method; on a call, a shape of another rank or, for a kernel, with a size of channels.
     """
     shape = tuple(shape)
     try:
@@ -45,36 +46,48 @@ def ImageResize(
     def target(input_shape):
         if len(shape) != len(input_shape):
             raise ConfigError(f"ImageResize: shape {shape} is not of the rank of the inputs {tuple(input_shape)}")
-        full = tuple(n if size == -1 else size for size, n in zip(shape, input_shape, strict=True))
-        for axis in (batch_axis, channel_axis):
-            if full[axis] != input_shape[axis]:
-                raise ConfigError(f"ImageResize: shape {shape} may not change axis {axis}, batch or channels; give -1")
-        return full
+        return tuple(n if size == -1 else size for size, n in zip(shape, input_shape, strict=True))
 
-    def resize(x):
-        free = (batch_axis % x.ndim, channel_axis % x.ndim)
+    def resize(x, free):
+        """Of all axes but some, which hold other numbers of examples or of channels."""
+        kept = [axis % x.ndim for axis in free]
         sizes = enumerate(zip(shape, x.shape, strict=True))
-        full = tuple(n if a in free or size == -1 else size for a, (size, n) in sizes)
-        return jax.image.resize(x, full, method, antialias=antialias, precision=precision)
+        return resized(x, [n if a in kept or size == -1 else size for a, (size, n) in sizes])
+
+    def resized(x, sizes):
+        return jax.image.resize(x, tuple(sizes), method, antialias=antialias, precision=precision)
+
+    def positions(x):
+        return resize(x, (batch_axis, channel_axis))
 
     def init_fn(key, input_shape):
         return target(input_shape), ()
 
     def apply_fn(params, inputs, *, mask=None, **kwargs):
-        target(inputs.shape)
-        return resize(inputs)
+        return resized(inputs, target(inputs.shape))
 
-    enough = Diagonal(Bool.YES, Bool.NO) if nearest else Diagonal(Bool.NO, Bool.NO)
+    examples = shape[batch_axis] if -len(shape) <= batch_axis < len(shape) else -1
+    free = {axis % len(shape) for axis in (batch_axis, channel_axis)} if shape else set()
+    in_place = nearest or all(size == -1 for axis, size in enumerate(shape) if axis not in free)
 
-    @requires(batch_axis=batch_axis, channel_axis=channel_axis, diagonal_spatial=enough)
+    @requires(
+        batch_axis=batch_axis,
+        channel_axis=channel_axis,
+        diagonal_batch=examples == -1,
+        diagonal_spatial=Diagonal(Bool.YES if in_place else Bool.NO, Bool.NO),
+    )
     def kernel_fn(kernel, **kwargs):
         target(kernel.shape1)
-        return map_positions(kernel, resize, resize)
+        if shape[channel_axis] != -1:
+            raise ConfigError(f"ImageResize: shape {shape} gives the infinite channels, axis {channel_axis}, a size")
+        if examples != -1:
+            kernel = kernel.map(lambda cov, _: resized(cov, (examples, examples, *cov.shape[2:])))
+        return map_positions(kernel, positions, positions)
 
     def mask_fn(mask, input_shape):
-        free = (batch_axis % len(input_shape), channel_axis % len(input_shape))
-        full = [m if a in free else n for a, (n, m) in enumerate(zip(input_shape, mask.shape, strict=True))]
+        full = list(input_shape)
+        full[channel_axis] = 1
         kept = ~jnp.broadcast_to(one_mask(mask, channel_axis, "ImageResize"), full)
-        return jnp.abs(resize(kept.astype(jnp.float32))) < 1e-6
+        return jnp.abs(resize(kept.astype(jnp.float32), (channel_axis,))) < 1e-6
 
     return init_fn, apply_fn, kernel_fn, mask_fn

@@ -22,6 +22,7 @@ LINEAR = {
     "linear": (stax.ImageResize((-1, 5, 2, -1), "linear"), {}),
     "cubic": (stax.ImageResize((-1, 2, 7, -1), "cubic"), {}),
     "nearest": (stax.ImageResize((-1, 5, 2, -1), "nearest"), {}),
+    "examples": (stax.ImageResize((4, -1, 3, -1), "linear"), {}),
     "index": (stax.Index(stax.Slice[:, 1, ::-1]), {}),
     "ellipsis": (stax.Index(stax.Slice[..., 1:3, :]), {}),
     "scalar": (stax.DotGeneral(rhs=2.0), {}),
@@ -49,7 +50,42 @@ def test_linear_layers_have_the_covariance_of_their_outputs(name, symmetric):
     order = [i + rank * side for i in range(rank) for side in range(2)]
     np.testing.assert_allclose(kernel.nngp, jnp.transpose(products, order), rtol=1e-4, atol=1e-5)
     if symmetric:
-        np.testing.assert_allclose(jnp.moveaxis(jnp.diagonal(kernel.nngp), -1, 0), kernel.cov1, rtol=1e-4, atol=1e-5)
+        own = jnp.moveaxis(jnp.diagonal(kernel.nngp), -1, 0) if kernel.diagonal_batch else kernel.nngp
+        np.testing.assert_allclose(own, kernel.cov1, rtol=1e-4, atol=1e-5)
+
+
+DIAGONAL = {
+    "nearest": stax.ImageResize((-1, 5, 2, -1), "nearest"),
+    "examples": stax.ImageResize((4, -1, -1, -1), "linear"),
+    "fanned out": stax.DotGeneral(rhs=TABLE[0], dimension_numbers=(((), ()), ((1,), (0,)))),
+}
+
+
+@pytest.mark.parametrize("name", list(DIAGONAL))
+def test_maps_from_place_to_place_need_the_diagonal_alone(name):
+    whole, diagonal = (DIAGONAL[name][2](X1, X2, diagonal_spatial=spatial) for spatial in (False, True))
+    assert diagonal.diagonal_spatial and diagonal.shape1 == whole.shape1
+    for found, full in ((diagonal.nngp, whole.nngp), (diagonal.cov1, whole.cov1)):
+        first = found.ndim - (whole.nngp.ndim - 2) // 2
+        for axis in range(first, found.ndim):
+            full = jnp.moveaxis(jnp.diagonal(full, axis1=axis, axis2=axis + 1), -1, axis)
+        np.testing.assert_allclose(found, full, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("diagonal_spatial", [False, True])
+def test_a_product_may_sum_over_the_examples(diagonal_spatial):
+    layer = stax.DotGeneral(rhs=TABLE[:3, 0], dimension_numbers=(((0,), (0,)), ((), ())))
+    second = X1[::-1] ** 2
+    kernel = layer[2](X1, second, diagonal_spatial=diagonal_spatial)
+    y1, y2 = (layer[1]((), x) for x in (X1, second))
+    assert kernel.shape1 == y1.shape == (3, 4, 6, 2) and kernel.channel_axis == 2
+    spec = "hwcj,hwcj->hwj" if diagonal_spatial else "hwcj,HWcJ->hHwWjJ"
+    np.testing.assert_allclose(kernel.nngp, jnp.einsum(spec, y1, y2) / 6, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kernel.cov2, jnp.einsum(spec, y2, y2) / 6, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="batch_axis=0, but the activations"):
+        stax.serial(layer, stax.Dense(1))[2](X1)
+    with pytest.raises(ConfigError, match="diagonal_batch=True"):
+        layer[2](X1, diagonal_batch=True)
 
 
 def test_sparse_and_dense_graphs_agree():
@@ -128,6 +164,13 @@ def test_layer_norm_normalises_and_leaves_padding_out():
     np.testing.assert_allclose((y**2).sum((1, 2)) / 512 / jnp.asarray([2, 4, 4]), 1, rtol=1e-4)
 
 
+def test_layer_norm_may_take_the_examples_too():
+    net = stax.serial(stax.Dense(512, 2.0, 0.5), stax.LayerNorm((0, 1, 2)))
+    kernel = net[2](X1[:, 0], 3 * X1[:2, 1])
+    for cov in (kernel.cov1, kernel.cov2):
+        np.testing.assert_allclose(jnp.mean(jnp.einsum("npp->np", cov)), 1, rtol=1e-5)
+
+
 def test_aggregate_without_graphs_leaves_everything_as_it_is():
     """As neural-tangents has it, so that one network serves inputs with and without graphs."""
     _, apply_fn, kernel_fn = stax.serial(stax.Dense(1), stax.Aggregate(), stax.Flatten())
@@ -146,10 +189,10 @@ def test_what_does_not_fit_is_refused():
         (lambda: stax.Dropout(0.0), "rate"),
         (lambda: stax.Dropout(0.5, "eval"), "mode"),
         (lambda: stax.Dropout(0.5)[1]((), X1), "rng"),
-        (lambda: stax.serial(dense, stax.LayerNorm(0))[2](X1), "axis"),
+        (lambda: stax.serial(dense, stax.LayerNorm(1))[2](X1), "channel axis"),
         (lambda: stax.serial(dense, stax.Relu(), stax.LayerNorm())[2](X1), "Gaussian"),
         (lambda: stax.ImageResize((-1, 2, 2, -1), "bilnear"), "bilnear"),
-        (lambda: stax.ImageResize((1, 2, 2, -1), "linear")[2](X1), "axis 0"),
+        (lambda: stax.ImageResize((-1, 2, 2, 1), "linear")[2](X1), "infinite channels, axis -1, a size"),
         (lambda: stax.Index(stax.Slice[:, :, :, 0])[2](X1), "channel"),
         (lambda: stax.Index(stax.Slice[0])[2](X1), "batch"),
         (lambda: stax.DotGeneral(lhs=1.0, rhs=1.0), "both"),
