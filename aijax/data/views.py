@@ -1,4 +1,4 @@
-"""Views of an image for learning without labels: crops of two sizes, mirrored, in other colours.
+"""Views of an image for learning without labels: crops of two sizes, some mirrored, in other colours.
 
 (Caron et al. 2020, section 3.3, multi-crop; Grill et al. 2020, appendix B, colours.)
 """
@@ -22,6 +22,7 @@ def multi_crop(
     local_size: int | None = None,
     global_area: tuple[float, float] = (0.4, 1.0),
     local_area: tuple[float, float] = (0.05, 0.4),
+    flip: bool = True,
     jitter: float = 0.4,
     jitter_probability: float = 0.8,
     grey_probability: float = 0.2,
@@ -35,6 +36,7 @@ def multi_crop(
       global_crops, local_crops: views of each kind, at least one global one.
       local_size: pixels on a side of a local view; None for half of the image's shorter side.
       global_area, local_area: least and largest share of the image that a view shows.
+      flip: whether half of the views are mirrored.
       jitter: largest change of brightness and contrast, as a share; that of saturation is half of it.
       jitter_probability, grey_probability: of a change of colours, and of having none.
       solarize_probability: that values above 0.5 are inverted, in the second global view.
@@ -49,7 +51,8 @@ def multi_crop(
     def view(i):
         crop_key, flip_key, color_key, solar_key = jax.random.split(keys[i], 4)
         area, shape = (global_area, None) if i < global_crops else (local_area, (size, size))
-        x = geometry.random_flip(flip_key, geometry.random_resized_crop(crop_key, images, shape, area))
+        x = geometry.random_resized_crop(crop_key, images, shape, area)
+        x = geometry.random_flip(flip_key, x) if flip else x
         x = random_colors(color_key, x, jitter, jitter_probability, grey_probability)
         if i == 1 < global_crops and solarize_probability:
             chosen = jax.random.bernoulli(solar_key, solarize_probability, (len(x), 1, 1, 1))

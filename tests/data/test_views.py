@@ -22,6 +22,15 @@ def test_views_have_their_sizes_stay_in_range_and_depend_on_the_key():
     assert not np.allclose(large, cut(jax.random.key(2))[0])
 
 
+def test_views_need_not_be_mirrored():
+    ramp = jnp.broadcast_to(jnp.arange(6.0)[:, None] / 6, (16, 4, 6, 1))
+    cut = {"local_crops": 0, "jitter_probability": 0.0, "grey_probability": 0.0, "solarize_probability": 0.0}
+    rising = {
+        flip: jnp.diff(multi_crop(jax.random.key(0), ramp, flip=flip, **cut)[0][..., 0]) for flip in (True, False)
+    }
+    assert (rising[False] >= -1e-6).all() and not (rising[True] >= -1e-6).all()
+
+
 def test_images_without_colours_are_grey_and_those_that_are_left_stay():
     images = jax.random.uniform(jax.random.key(0), (3, 4, 4, 3))
     np.testing.assert_array_equal(random_colors(jax.random.key(1), images, 0.4, 0.0, 0.0), images)
