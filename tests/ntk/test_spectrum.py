@@ -1,13 +1,16 @@
 """Spectra of tangent kernels from products against those of the matrix."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 
 from aijax import parallel
 from aijax.errors import ConfigError
-from aijax.ntk import spectrum
+from aijax.ntk import factored_ntk, kernel_blocks, spectrum
 
 
 def mlp(params, x):
@@ -112,3 +115,25 @@ def test_a_ridge_is_positive():
     for function in (spectrum.log_determinant, spectrum.effective_rank):
         with pytest.raises(ConfigError, match="ridge"):
             function(KEY, mlp, {"w": jnp.ones((5, 8)), "v": jnp.ones((8, 2))}, jnp.ones((3, 5)), 0.0)
+
+
+@pytest.mark.slow
+def test_the_largest_eigenvalues_of_ten_thousand_outputs_without_their_matrix():
+    widths = (784, 512, 512, 512, 512, 10)
+    shapes = list(itertools.pairwise(widths))
+    weights = [
+        jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5
+        for key, shape in zip(jax.random.split(KEY, len(shapes)), shapes, strict=True)
+    ]
+
+    def network(weights, x):
+        for w in weights[:-1]:
+            x = jax.nn.relu(x @ w)
+        return x @ weights[-1]
+
+    x = np.random.default_rng(0).standard_normal((1000, 784), np.float32)
+    found = spectrum.top_eigenvalues(KEY, network, weights, jnp.asarray(x), 10).values
+    kernel = kernel_blocks(factored_ntk(network), x, kernel_args=(weights,), block_size=100)
+    matrix = kernel.transpose(0, 2, 1, 3).reshape(10**4, 10**4).astype(np.float64)
+    expected = scipy.sparse.linalg.eigsh(matrix, k=10, tol=1e-8, return_eigenvectors=False)
+    np.testing.assert_allclose(found, np.sort(expected)[::-1], rtol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aijax.errors import ConfigError
-from aijax.ntk import stax
+from aijax.ntk import kernel_blocks, stax
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -302,3 +302,19 @@ def test_mistakes_are_told_in_one_sentence(message, call):
     with pytest.raises(ConfigError) as error:
         call(images(2, 4, 3, 2))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_pooled_network_in_little_memory_is_the_whole_kernel():
+    layers = C(1, (3, 3), padding="SAME", W_std=2**0.5), stax.Relu(), stax.GlobalAvgPool(), D(1)
+    kernel_fn = stax.serial(*layers)[2]
+    x = images(5, 8, 8, 3).astype(np.float32)
+    sizes = set()
+
+    def both(x1, x2):
+        sizes.add(len(x1))
+        return kernel_fn(x1, x2, ("nngp", "ntk"))._asdict()
+
+    found = kernel_blocks(both, x, memory_budget=500_000)
+    assert max(sizes - {len(x)}) <= 2 < len(x)
+    for name, whole in kernel_fn(x, None, ("nngp", "ntk"))._asdict().items():
+        np.testing.assert_allclose(found[name], whole, rtol=2e-6)
