@@ -66,6 +66,10 @@ def batch(
 
     @functools.wraps(kernel_fn, updated=())
     def batched_kernel_fn(x1, x2=None, *args, **kwargs):
+        arrays = all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves((x1, x2)))
+        if batch_size == 0 and mesh.size == 1 and arrays:
+            found = _compiled(kernel_fn, False, (x1, x2, args, kwargs), jitted)
+            return found if store_on_device or _is_traced((x1, x2, args, kwargs)) else jax.device_get(found)
         problem = _Problem(kernel_fn, x1, x2, args, kwargs)
         here = [-(-n // mesh.size) if batch_size == 0 else min(int(batch_size), n) for n in problem.sizes]
         pieces = [parallel.cut_rows(n, b) for n, b in zip(problem.sizes, here, strict=True)]
@@ -233,9 +237,14 @@ def _one_after_the_other(problem: _Problem, pieces: Sequence[Sequence[slice]], j
 
 
 def _block(problem: _Problem, rows: slice, cols: slice, jitted: dict[Any, Callable]) -> PyTree:
-    """Returns the kernel of one block, by a function that is compiled once for all that look alike."""
-    kernel_fn, cut_pattern = problem.kernel_fn, problem.cut_pattern
-    arrays, with_arrays = split_arrays((*problem.cut(rows, cols), problem.args, problem.kwargs))
+    """Returns the kernel of one block."""
+    arguments = (*problem.cut(rows, cols), problem.args, problem.kwargs)
+    return _compiled(problem.kernel_fn, problem.cut_pattern, arguments, jitted)
+
+
+def _compiled(kernel_fn: Callable, cut_pattern: bool, arguments: tuple, jitted: dict[Any, Callable]) -> PyTree:
+    """Returns the kernel of `(x1, x2, args, kwargs)`, by a function that is compiled once for all that look alike."""
+    arrays, with_arrays = split_arrays(arguments)
     leaves, structure = jax.tree.flatten(with_arrays([_ARRAY] * len(arrays)))
     key = cut_pattern, structure, tuple(leaves)
     if key not in jitted:

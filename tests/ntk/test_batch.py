@@ -162,3 +162,10 @@ def test_arrays_that_do_not_depend_on_the_blocks_are_given_once():
 def test_mistakes_are_sentences(call, message):
     with pytest.raises(ConfigError, match=message):
         call(NETWORKS["pool"][2])
+
+
+def test_one_block_is_the_kernel_whatever_its_axes():
+    x1, x2 = np.ones((2, 3), np.float32), np.ones((2, 5), np.float32)
+    whole = batch(lambda x1, x2: jnp.einsum("ca,cb->ab", x1, x2), device_count=0)
+    np.testing.assert_array_equal(whole(x1, x2), x1.T @ x2)
+    assert isinstance(batch(lambda x1, x2: x1.sum() * x2, device_count=0, store_on_device=False)(x1, x2), np.ndarray)

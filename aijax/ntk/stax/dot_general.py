@@ -21,7 +21,7 @@ def DotGeneral(
     dimension_numbers: tuple = (((), ()), ((), ())),
     precision: jax.lax.Precision | None = None,
     batch_axis: int = 0,
-    channel_axis: int | None = None,
+    channel_axis: int = -1,
 ) -> Layer:
     """Returns the layer `dot_general(x, rhs)` or `dot_general(lhs, x)` with a constant; without either, the identity.
 
@@ -31,8 +31,7 @@ def DotGeneral(
       dimension_numbers: as of `jax.lax.dot_general`: contracted axes of both sides, then batched axes of both sides.
       precision: of the product.
       batch_axis: axis of the examples; it may be batched, or contracted, and then no layer can follow.
-      channel_axis: axis of the channels, neither contracted nor batched; None for that of the kernel, by default the
-        last.
+      channel_axis: axis of the channels, neither contracted nor batched.
 
     Raises:
       ConfigError: both `lhs` and `rhs`; on a call, dimensions that touch the channels.
@@ -95,8 +94,7 @@ def DotGeneral(
 
     def mask_fn(mask, input_shape):
         full = list(input_shape)
-        channels = -1 if channel_axis is None else channel_axis
-        full[channels] = mask.shape[channels]
+        full[channel_axis] = mask.shape[channel_axis]
         kept = (~jnp.broadcast_to(mask, full)).astype(jnp.float32)
         reach = jnp.abs(jnp.asarray(constant, jnp.float32)) if constant is not None else None
         if reach is None:

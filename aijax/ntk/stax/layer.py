@@ -111,9 +111,11 @@ def _kernel_fn(init_fn: Callable, inner: Callable, name: str) -> Callable:
             for asked, stated in ((batch_axis, reqs.batch_axis), (channel_axis, reqs.channel_axis))
         ]
         kernel = _inputs(x1_or_kernel, x2, *axes, with_ntk="ntk" in names, **options)
-        return _read(_whole(_run(kernel, **kwargs)), get)
+        # axes that are said on the call stand in place of those that the layer states
+        said = dict(zip(("batch_axis", "channel_axis"), axes, strict=True))
+        return _read(_whole(_run(kernel, dataclasses.replace(reqs, **said), **kwargs)), get)
 
-    def _run(kernel, **kwargs):
+    def _run(kernel, reqs=reqs, **kwargs):
         check(kernel, reqs, name)
         after = inner(kernel, **kwargs)
         return after if getattr(inner, "tracks_shapes", False) else _with_shapes(after, kernel, init_fn)

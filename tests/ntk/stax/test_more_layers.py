@@ -206,3 +206,14 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ConfigError, match=word):
             run()
+
+
+def test_axes_of_a_product_are_those_of_its_inputs_and_move():
+    x = X1[:, 0]
+    product = stax.DotGeneral(rhs=TABLE[:, 0], dimension_numbers=(((1,), (0,)), ((), ())))
+    _, _, kernel_fn = stax.serial(product, stax.Dense(1, channel_axis=1))
+    y = product[1]((), x)
+    assert y.shape == (3, 6, 2)
+    np.testing.assert_allclose(kernel_fn(x, None, "nngp"), jnp.einsum("acj,bcJ->abjJ", y, y) / 6, rtol=1e-4)
+    swapped = product[2](x.swapaxes(0, 2), None, "nngp", batch_axis=2, channel_axis=0)
+    np.testing.assert_allclose(swapped, product[2](x, None, "nngp"), rtol=1e-4)
