@@ -18,6 +18,7 @@ from aijax.gp import acquisition as formulas
 from aijax.gp.pathwise import pathwise_sample
 from aijax.lbfgs import lbfgs
 from aijax.linalg import cholesky_with_jitter
+from aijax.linalg.blocked import solve_lower
 from aijax.parameters import noun, parameter, static
 from aijax.typing import Any, Array, Bool, Callable, Float, PRNGKey
 
@@ -87,18 +88,23 @@ class UpperConfidenceBound(Acquisition):
 
 @noun
 class KnowledgeGradient(Acquisition):
-    """The expected rise of the largest posterior mean, over `points` points of the box and x
-    (Scott, Frazier and Powell 2011)."""
+    """The expected rise of the largest posterior mean, over `points` points of the box and the q points x
+    (Scott, Frazier and Powell 2011; Wu and Frazier 2016); for q points averaged over `count` points of a cubature."""
 
     points: int = static(32)
+    count: int = static(64)
+    joint = True
 
     def scorer(self, key, posterior, best, bounds, q):
         grid = box_points(key, self.points, bounds)
+        cubature = formulas.normal_cubature(self.count, q - 1, bounds.dtype) if q > 1 else None
 
         def score(x):
             mean, covariance = posterior.predict(jnp.concatenate([grid, x]), True)
-            variance = covariance[-1, -1] + posterior.gp.noise_variance
-            return formulas.knowledge_gradient(mean, covariance[:, -1] / jnp.sqrt(variance))
+            noise = jnp.broadcast_to(posterior.gp.noise_variance, (q,)).astype(mean.dtype)
+            root, _ = cholesky_with_jitter(covariance[-q:, -q:], noise, max_tries=8)
+            slopes = solve_lower(root, covariance[-q:]).T
+            return formulas.batch_knowledge_gradient(mean, slopes, cubature)
 
         return score
 

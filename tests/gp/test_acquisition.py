@@ -96,6 +96,21 @@ def test_knowledge_gradient_against_quadrature():
     assert gain_and_slope(mean, np.zeros(12))[0] == 0
 
 
+def test_knowledge_gradient_of_several_points_against_drawn_observations():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(7, 7)) / 2
+    mean, covariance, noise = rng.normal(size=7), root @ root.T, 0.3 * np.eye(3)
+    # the mean after three observations at the last points, by the textbook update, over draws of what is observed
+    seen = covariance[-3:, -3:] + noise
+    observed = rng.normal(size=(400_000, 3)) @ np.linalg.cholesky(seen).T
+    gains = (mean + observed @ np.linalg.solve(seen, covariance[-3:])).max(1) - mean.max()
+    slopes = np.linalg.solve(np.linalg.cholesky(seen), covariance[-3:]).T
+    value = acquisition.batch_knowledge_gradient(mean, slopes, acquisition.normal_cubature(512, 2))
+    assert abs(value - gains.mean()) < 4 * gains.std() / np.sqrt(len(gains)) + 2e-4
+    one = acquisition.batch_knowledge_gradient(mean, slopes[:, :1], None)
+    assert one == acquisition.knowledge_gradient(mean, slopes[:, 0]) and one < value
+
+
 def test_cubature_is_exact_where_it_should_be():
     for dimension in (1, 2, 4):
         points, weights = acquisition.normal_cubature(512, dimension)

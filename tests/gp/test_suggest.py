@@ -90,6 +90,18 @@ def test_knowledge_gradient_is_worth_at_least_what_improvement_of_the_mean_is(po
     assert found.value > 0 and ((found.x >= BOUNDS[:, 0]) & (found.x <= BOUNDS[:, 1])).all()
 
 
+@pytest.mark.slow
+def test_knowledge_gradient_of_a_pair_is_worth_more_than_of_one(posterior):
+    chosen = gp.KnowledgeGradient(points=16, count=16)
+
+    def of(q):
+        return gp.suggest(jax.random.key(0), posterior, BOUNDS, acquisition=chosen, q=q, candidates=64, restarts=4)
+
+    one, pair = jax.jit(of, static_argnums=0)(1), jax.jit(of, static_argnums=0)(2)
+    assert pair.x.shape == (2, 2) and ((pair.x >= BOUNDS[:, 0]) & (pair.x <= BOUNDS[:, 1])).all()
+    assert one.value < pair.value
+
+
 def test_candidates_and_what_may_move(posterior):
     candidates = jnp.array([[[0.5, 0.3]], [[1.9, -0.9]]])
     found = gp.suggest(jax.random.key(0), posterior, BOUNDS, candidates=candidates, continuous=jnp.array([True, False]))
