@@ -177,8 +177,8 @@ def suggest(
     bounds = check_bounds(bounds)
     if q < 1 or (q > 1 and not acquisition.joint):
         raise ConfigError(
-            f"q: {type(acquisition).__name__} says what one point is worth, got q = {q}; LogExpectedImprovement and "
-            "ThompsonSampling take several"
+            f"q: {type(acquisition).__name__} says what one point is worth, got q = {q}; LogExpectedImprovement, "
+            "KnowledgeGradient and ThompsonSampling take several"
         )
     points, mean = _known_points(posterior)
     if best is None:
