@@ -6,6 +6,7 @@
 Statistics are of 32 bits at least.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -77,14 +78,40 @@ def _normalize(module: nn.Module, x: Array, *, centred: bool) -> Array:
     bias = module.param("bias", nn.initializers.zeros, width, param_dtype) if centred else None
     kind = module.dtype or jnp.result_type(x, scale)
     wide = x.astype(jnp.promote_types(module.dtype or x.dtype, jnp.float32))
-    square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    if centred:
-        mean = jnp.mean(wide, axis=-1, keepdims=True)
-        square = jnp.maximum(square - jnp.square(mean), 0)
-        x = x - mean
     if asked(module, "divisor") or asked(module, "normalized"):
-        x = tap_in(module, "normalized", x / tap_in(module, "divisor", jnp.sqrt(square + module.epsilon)))
-        y = x * scale
+        moved, square = _moments(wide, centred)
+        divisor = tap_in(module, "divisor", jnp.sqrt(square + module.epsilon))
+        y = tap_in(module, "normalized", moved / divisor) * scale
     else:
-        y = x * (jax.lax.rsqrt(square + module.epsilon) * scale)
+        y = _normalized(wide, scale, centred, module.epsilon)
     return (y if bias is None else y + bias).astype(kind)
+
+
+def _moments(x: Array, centred: bool) -> tuple[Array, Array]:
+    """x, less its mean where it is to be centred, and the mean of its square."""
+    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    if not centred:
+        return x, square
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    return x - mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _normalized(x: Array, scale: Array, centred: bool, epsilon: float) -> Array:
+    """scale z with z = x / divisor, where dz = (dx - mean dx - z mean(z dx)) / divisor.
+
+    Automatic differentiation would keep more arrays than z, and pass over more of them.
+    """
+    moved, square = _moments(x, centred)
+    return moved * (jax.lax.rsqrt(square + epsilon) * scale)
+
+
+@_normalized.defjvp
+def _normalized_jvp(centred, epsilon, primals, tangents):
+    (x, scale), (dx, dscale) = primals, tangents
+    moved, square = _moments(x, centred)
+    factor = jax.lax.rsqrt(square + epsilon)
+    z, dx = moved * factor, jax.lax.optimization_barrier(dx)  # or XLA makes the gradient of a residual stream, a sum
+    straight = dx - jnp.mean(dx, axis=-1, keepdims=True) if centred else dx  # over all blocks, anew in each of them
+    dz = factor * (straight - z * jnp.mean(z * dx, axis=-1, keepdims=True))
+    return moved * (factor * scale), scale * dz + z * dscale

@@ -176,7 +176,8 @@ class Transformer(nn.Module):
         spec = self.spec
         drops = train and (spec.dropout_rate or spec.mlp_dropout_rate or spec.attention_dropout_rate)
         places = spec.rotary or context.angles is not None or context.bias is not None
-        return not (drops or places or spec.cross_attention or watched())
+        looked_at = watched() or self.is_mutable_collection("intermediates")
+        return not (drops or places or spec.cross_attention or looked_at)
 
 
 class Block(nn.Module):

@@ -47,3 +47,20 @@ def test_the_divisor_can_be_held(norm):
 
 def test_no_norm_is_the_identity():
     assert NoNorm().apply({}, 3.0) == 3.0
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(LayerNorm, nn.LayerNorm), (RMSNorm, nn.RMSNorm)])
+def test_derivatives_of_both_modes_are_those_of_flax(ours, theirs):
+    with jax.enable_x64(True):
+        x, dx = jax.random.normal(jax.random.key(0), (2, 3, 5, 16))
+        params = theirs().init(jax.random.key(0), x)
+        params = jax.tree.map(lambda leaf: leaf + 0.3 * jnp.arange(16), params)
+
+        def curvature(module):
+            def slope(x):
+                return jax.grad(lambda p, x: (module(epsilon=1e-5).apply(p, x) ** 3).sum(), (0, 1))(params, x)
+
+            return jax.jvp(slope, (x,), (dx,))
+
+        found, wanted = curvature(ours), curvature(theirs)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, wanted)

@@ -228,3 +228,20 @@ def test_what_enters_the_second_layer_of_the_mlp_may_be_dropped():
     kept = Mlp(spec, deterministic=False).apply({"params": params}, x, rngs={"dropout": jax.random.key(0)})
     assert set(np.unique(kept)) == {0.0, 2.0}
     np.testing.assert_array_equal(Mlp(spec).apply({"params": params}, x), x)
+
+
+@pytest.mark.parametrize("place", [4, jnp.array([3, 0])])
+@pytest.mark.parametrize("kind", [{"causal": True}, {"post_norm": True}, {"parallel": True, "num_kv_heads": 2}])
+def test_one_token_alone_is_that_of_all(kind, place):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+        mask = jnp.ones((2, 5), bool).at[1, 4].set(False)
+        model = models.Transformer(2, models.BlockSpec(4, param_dtype="float64", **kind))
+        params = model.init(jax.random.key(1), x)
+
+        def read(params, alone):
+            y = model.apply(params, x, mask=mask, place=place if alone else None)
+            return y if alone else y[jnp.arange(2), place]
+
+        wanted, found = (jax.value_and_grad(lambda p, a=a: (read(p, a) ** 3).sum())(params) for a in (False, True))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, wanted)
