@@ -27,12 +27,22 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILE_FLAGS}"
 gc.set_threshold(100_000, 20, 50)
 
 
+ROOT = Path(__file__).resolve().parents[1]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Runs the files on all cores, up to eight, where pytest-xdist is installed and no `-n` was given (0: on one)."""
     started_by_xdist = "PYTEST_XDIST_WORKER" in os.environ
     if getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb and not started_by_xdist:
         config.option.numprocesses, config.option.dist = min(os.cpu_count(), 8), "loadfile"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets what a file of tests has compiled: the more programs a process holds, the longer the next takes."""
+    if (nextitem is None or nextitem.path != item.path) and item.path.is_relative_to(ROOT / "tests"):
+        jax.clear_caches()
 
 
 LONG_EXAMPLES = (
@@ -51,9 +61,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.name.removeprefix("aijax.") in LONG_EXAMPLES:
             item.add_marker(pytest.mark.slow)
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
