@@ -63,7 +63,7 @@ def one_device(tmp_path_factory, start_aijax, root):
     [
         pytest.param(("--devices", "8"), (), marks=pytest.mark.slow),
         pytest.param(("--devices", "8"), ("--config.mesh.data=1", "--config.mesh.fsdp=8"), marks=pytest.mark.slow),
-        (("--devices", "8"), ("--config.mesh.data=4", "--config.mesh.fsdp=2")),
+        pytest.param(("--devices", "8"), ("--config.mesh.data=4", "--config.mesh.fsdp=2"), marks=pytest.mark.slow),
         (("--processes", "2", "--devices", "4"), ("--config.mesh.data=4", "--config.mesh.fsdp=2")),
     ],
     ids=["8 replicas", "8-way FSDP", "4x2 data x fsdp", "2 processes x 4 devices"],
