@@ -82,7 +82,14 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int, **options: Any) 
     [750, 500, 250, 0, 0]
     """
     check_steps(steps)
-    return choose(CLASSES, name.removesuffix("Scheduler"), "_class_name")(dict(config), steps, options)
+    name = name.removesuffix("Scheduler")
+    make = choose(CLASSES, name, "_class_name")
+    unknown = UNSUPPORTED | (FLOW_UNSUPPORTED if name == "FlowMatchEulerDiscrete" else {})
+    unknown |= dict.fromkeys(("sigma_min", "sigma_max"), None) if name == "EulerDiscrete" else {}
+    for field, usual in unknown.items():
+        if config.get(field, usual) not in (usual, None):
+            raise ConfigError(f"{field}: expected {usual!r}, got {config[field]!r}, which is not done here")
+    return make(dict(config), steps, options)
 
 
 def repaint_resampling(
@@ -156,7 +163,8 @@ def _lcm(config, steps, options):
 def _dpm_multistep(config, steps, options):
     table = table_of(config, divides=True)
     last = config.get("final_sigmas_type", "zero")
-    grid = exponential_grid(table, config, steps, table.ratio(0) if last == "sigma_min" else 0.0)
+    nearest = config.get("beta_schedule") != "squaredcos_cap_v2"
+    grid = exponential_grid(table, config, steps, table.ratio(0) if last == "sigma_min" else 0.0, nearest=nearest)
     sampler = _multistep(config, grid.steps, last)
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
 
@@ -206,7 +214,7 @@ def _dpm_singlestep(config, steps, options):
 def _unipc(config, steps, options):
     table = table_of(config, divides=True)
     last = config.get("final_sigmas_type", "zero")
-    respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential"))
+    respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential", "beta"))
     grid = exponential_grid(table, config, steps, None if respaced and last == "sigma_min" else last_ratio(table, last))
     sampler = UniPC(
         config.get("solver_order", 2),
@@ -220,7 +228,7 @@ def _unipc(config, steps, options):
 
 def _deis(config, steps, options):
     table = table_of(config)
-    respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential"))
+    respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential", "beta"))
     grid = exponential_grid(table, config, steps, None if respaced else table.ratio(0))
     order = config.get("solver_order", 2)
     orders = _multistep({**config, "algorithm_type": "dpmsolver"}, grid.steps, "sigma_min").orders
@@ -320,6 +328,18 @@ def _consistency(config, steps, options):
     threshold = Clip() if config.get("clip_denoised", True) else None
     return Scheduler(EDM(least, most), Consistency(least), grid, "x0", threshold, config.get("sigma_data", 0.5))
 
+
+UNSUPPORTED = {
+    "use_flow_sigmas": False, "use_lu_lambdas": False, "use_dynamic_shifting": False, "interpolation_type": "linear",
+    "timestep_type": "discrete",
+}  # fmt: skip
+"""Fields that no class here follows, and the values at which they change nothing."""
+
+FLOW_UNSUPPORTED = {
+    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "invert_sigmas": False,
+    "shift_terminal": None,
+}  # fmt: skip
+"""The same of flow matching."""
 
 HEUN_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 

@@ -1,12 +1,13 @@
 """Tables and grids of published schedulers: what the fields of a `scheduler_config.json` say of betas and of times.
 
-Ratios are sigma / alpha. A spacing is "leading", "trailing" or "linspace" in the indices of the table, or Karras' or
-exponential in the ratios.
+Ratios are sigma / alpha. A spacing is "leading", "trailing" or "linspace" in the indices of the table, or Karras',
+exponential or that of quantiles of a beta distribution in the ratios.
 """
 
 import math
 
 import numpy as np
+from scipy.special import betaincinv
 
 from aijax.diffusion import schedules
 from aijax.diffusion.grids import INDICES, Grid, trailing_indices
@@ -54,7 +55,7 @@ def fractional_indices(table, config, steps):
     return indices_of(table, config, steps, "leading").astype(float)
 
 
-def exponential_grid(table, config, steps, last):
+def exponential_grid(table, config, steps, last, *, nearest=True):
     """Returns the grid of exponential samplers, which ends with `last`, or on the last level again where it is None."""
     lowest = config.get("lambda_min_clipped", -math.inf)
     levels = -np.log(table.ratio(np.arange(table.num_levels)))
@@ -73,7 +74,8 @@ def exponential_grid(table, config, steps, last):
     spaced = respaced(config, table.ratio(table.num_levels - 1), table.ratio(0), steps)
     if spaced is not None:
         times, ratios = table.time_at(spaced), spaced
-        times = times if config.get("use_exponential_sigmas", False) else np.round(times)
+        # networks are told whole indices: on Karras' levels the nearest, on others the one below
+        times = np.round(times) if nearest and config.get("use_karras_sigmas", False) else np.floor(times + 1e-9)
     return grid_of(np.append(times, 0.0), np.append(ratios, ratios[-1] if last is None else last))
 
 
@@ -85,6 +87,9 @@ def respaced(config, high, low, steps):
         return (ends[0] + ramp * (ends[1] - ends[0])) ** 7
     if config.get("use_exponential_sigmas", False):
         return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    if config.get("use_beta_sigmas", False):
+        # quantiles of Beta(0.6, 0.6): Lee et al. 2024, Beta sampling is all you need
+        return low + betaincinv(0.6, 0.6, 1 - ramp) * (high - low)
     return None
 
 
