@@ -47,7 +47,7 @@ from aijax.diffusion.samplers.singlestep import Singlestep, block_orders
 from aijax.diffusion.samplers.two_stage import DPM2, Euler, Heun
 from aijax.diffusion.sde import EDM, Flow
 from aijax.diffusion.thresholds import Clip, DynamicThreshold
-from aijax.errors import choose
+from aijax.errors import ConfigError, choose
 from aijax.typing import Any
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}

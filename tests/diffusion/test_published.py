@@ -236,3 +236,23 @@ def test_a_known_part_is_kept_by_any_sampler(g2, float64):
 def test_bad_configs_are_named(name, config, message):
     with pytest.raises(ConfigError, match=message):
         scheduler(name, config, 5)
+
+
+def test_levels_at_quantiles_of_a_beta_distribution():
+    made = scheduler("EulerDiscreteScheduler", {"use_beta_sigmas": True, "final_sigmas_type": "zero"}, 3)
+    ends = made.process.ratio(np.array([999, 0]))
+    # Beta(0.6, 0.6) is symmetric, so that its median is 1/2
+    np.testing.assert_allclose(made.grid.ratios, [ends[0], ends.mean(), ends[1], 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name, field, value",
+    [
+        ("DPMSolverMultistep", "use_lu_lambdas", True), ("UniPCMultistep", "use_flow_sigmas", True),
+        ("EulerDiscrete", "interpolation_type", "log_linear"), ("EulerDiscrete", "sigma_max", 50.0),
+        ("FlowMatchEulerDiscrete", "use_karras_sigmas", True),
+    ],
+)  # fmt: skip
+def test_fields_that_are_not_followed_are_refused(name, field, value):
+    with pytest.raises(ConfigError, match=field):
+        scheduler(name, {field: value}, 4)
