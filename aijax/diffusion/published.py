@@ -231,7 +231,9 @@ def _deis(config, steps, options):
     respaced = any(config.get(f"use_{name}_sigmas", False) for name in ("karras", "exponential", "beta"))
     grid = exponential_grid(table, config, steps, None if respaced else table.ratio(0))
     order = config.get("solver_order", 2)
-    orders = _multistep({**config, "algorithm_type": "dpmsolver"}, grid.steps, "sigma_min").orders
+    choose(dict.fromkeys(("logrho",)), config.get("solver_type", "logrho"), "solver_type")
+    ordered = config | {"algorithm_type": "dpmsolver", "solver_type": "midpoint"}
+    orders = _multistep(ordered, grid.steps, "sigma_min").orders
     sampler = Multistep(order, "eps", "exact", orders=orders)
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
 

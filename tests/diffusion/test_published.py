@@ -256,3 +256,8 @@ def test_levels_at_quantiles_of_a_beta_distribution():
 def test_fields_that_are_not_followed_are_refused(name, field, value):
     with pytest.raises(ConfigError, match=field):
         scheduler(name, {field: value}, 4)
+
+
+def test_a_saved_config_of_deis_names_its_rule():
+    saved = {"solver_type": "logrho", "algorithm_type": "deis"}
+    assert scheduler("DEISMultistep", saved, 4).sampler == scheduler("DEISMultistep", {}, 4).sampler
