@@ -260,4 +260,4 @@ def test_fields_that_are_not_followed_are_refused(name, field, value):
 
 def test_a_saved_config_of_deis_names_its_rule():
     saved = {"solver_type": "logrho", "algorithm_type": "deis"}
-    assert scheduler("DEISMultistep", saved, 4).sampler == scheduler("DEISMultistep", {}, 4).sampler
+    assert scheduler("DEISMultistep", saved, 4).sampler.orders == scheduler("DEISMultistep", {}, 4).sampler.orders
