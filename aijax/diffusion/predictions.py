@@ -10,6 +10,7 @@ With x = alpha x_0 + sigma eps and rho = sigma / alpha:
 | "v" | alpha eps - sigma x_0 (Salimans and Ho 2022) | (alpha x - sigma v) / (alpha^2 + sigma^2) |
 | "velocity" | eps - x_0 (flow matching) | (x - sigma u) / (alpha + sigma) |
 | "F" | (x_0 - c_skip x/alpha) / c_out (EDM) | c_skip x / alpha + c_out F |
+| "minus F" | -F, as published EDM schedulers have it of "v_prediction" | c_skip x / alpha - c_out output |
 
 EDM's scalings are c_skip = s^2 / (rho^2 + s^2), c_out = rho s / sqrt(rho^2 + s^2), c_in = 1 / sqrt(rho^2 + s^2),
 c_noise = ln(rho) / 4 with s = `sigma_data` (Karras et al. 2022, table 1).
@@ -24,7 +25,7 @@ from aijax.diffusion.process import Process, like_rows, namespace
 from aijax.errors import ConfigError, choose
 from aijax.typing import Any, Array, Callable
 
-Kind = Literal["x0", "eps", "score", "v", "velocity", "F"]
+Kind = Literal["x0", "eps", "score", "v", "velocity", "F", "minus F"]
 
 
 def to_x0(kind: Kind, output: Array, x: Array, alpha: Any, sigma: Any, *, sigma_data: float = 0.5) -> Array:
@@ -44,7 +45,7 @@ def to_x0(kind: Kind, output: Array, x: Array, alpha: Any, sigma: Any, *, sigma_
     >>> float(to_x0("eps", np.ones(1), np.full(1, 2.0), 0.5, 1.0)[0])
     2.0
     """
-    ratio = _ratio(alpha, sigma) if kind == "F" else None
+    ratio = _ratio(alpha, sigma) if kind in ("F", "minus F") else None
     alpha, sigma = like_rows(alpha, x), like_rows(sigma, x)
     options = {
         "x0": lambda: output,
@@ -53,13 +54,14 @@ def to_x0(kind: Kind, output: Array, x: Array, alpha: Any, sigma: Any, *, sigma_
         "v": lambda: (alpha * x - sigma * output) / (alpha**2 + sigma**2),
         "velocity": lambda: (x - sigma * output) / (alpha + sigma),
         "F": lambda: _from_scaled(output, x / alpha, ratio, sigma_data),
+        "minus F": lambda: _from_scaled(-output, x / alpha, ratio, sigma_data),
     }
     return choose(options, kind, "prediction")()
 
 
 def from_x0(kind: Kind, x0: Array, x: Array, alpha: Any, sigma: Any, *, sigma_data: float = 0.5) -> Array:
     """Returns what a network of `kind` predicts at x where E[x_0 given x] is `x0`: inverse to `to_x0`; sigma > 0."""
-    ratio = _ratio(alpha, sigma) if kind == "F" else None
+    ratio = _ratio(alpha, sigma) if kind in ("F", "minus F") else None
     alpha, sigma = like_rows(alpha, x), like_rows(sigma, x)
     eps = (x - alpha * x0) / sigma
     options = {
@@ -69,6 +71,7 @@ def from_x0(kind: Kind, x0: Array, x: Array, alpha: Any, sigma: Any, *, sigma_da
         "v": lambda: alpha * eps - sigma * x0,
         "velocity": lambda: eps - x0,
         "F": lambda: _to_scaled(x0, x / alpha, ratio, sigma_data),
+        "minus F": lambda: -_to_scaled(x0, x / alpha, ratio, sigma_data),
     }
     return choose(options, kind, "prediction")()
 

@@ -9,7 +9,7 @@ import pytest
 
 from aijax.diffusion import Known, classifier_free, repaint, sample
 from aijax.diffusion.mixture import GaussianMixture, posterior_mean
-from aijax.diffusion.predictions import consistency_fn, from_x0
+from aijax.diffusion.predictions import consistency_fn, from_x0, to_x0
 from aijax.diffusion.published import repaint_resampling, scheduler
 from aijax.diffusion.samplers.plan import compact, run_plan, uses_noise
 from aijax.diffusion.samplers.sample import Predict
@@ -261,3 +261,12 @@ def test_fields_that_are_not_followed_are_refused(name, field, value):
 def test_a_saved_config_of_deis_names_its_rule():
     saved = {"solver_type": "logrho", "algorithm_type": "deis"}
     assert scheduler("DEISMultistep", saved, 4).sampler.orders == scheduler("DEISMultistep", {}, 4).sampler.orders
+
+
+def test_edm_with_the_sign_of_a_v_prediction():
+    one, other = (scheduler("EDMEuler", {"prediction_type": kind}, 2) for kind in ("epsilon", "v_prediction"))
+    x, network = np.ones((1, 3)), np.full((1, 3), 0.3)
+    found = [from_x0(one.prediction, x, 2 * x, 1.0, 2.0), -from_x0(other.prediction, x, 2 * x, 1.0, 2.0)]
+    np.testing.assert_allclose(*found)
+    told = to_x0(one.prediction, network, x, 1.0, 2.0), to_x0(other.prediction, -network, x, 1.0, 2.0)
+    np.testing.assert_allclose(*told)

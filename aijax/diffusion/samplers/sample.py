@@ -17,7 +17,7 @@ from aijax.diffusion.self_conditioning import Remembering
 from aijax.errors import ConfigError, DataError, choose
 from aijax.typing import Any, Array, Callable, PRNGKey
 
-KINDS = ("x0", "eps", "score", "v", "velocity", "F")
+KINDS = ("x0", "eps", "score", "v", "velocity", "F", "minus F")
 
 
 def sample(
@@ -53,7 +53,7 @@ def sample(
       sampler: a noun of `aijax.diffusion.samplers`; default `DDIM()`.
       steps: of the grid, at least 1; default 50. A `Grid` has its own.
       grid: a spacing of `make_grid` or a `Grid`; default "uniform".
-      prediction: what `denoise_fn` predicts: "x0" (default), "eps", "score", "v", "velocity" or "F"; see
+      prediction: what `denoise_fn` predicts: "x0" (default), "eps", "score", "v", "velocity", "F" or "minus F"; see
         `aijax.diffusion.predictions`.
       sigma_data: of prediction "F"; default 0.5.
       constraint: what is done to each prediction of x_0, such as `Clip()`, `DynamicThreshold()` or `Known(values,
