@@ -222,7 +222,7 @@ def of_jax(side, task, name, stored):
             return jax.block_until_ready(found)
 
         # where every sweep after the first looks for copies
-        return run, lambda pairs: worst(pairs.values, stored, 50 + 8 * (int(pairs.restarts) - 1))
+        return run, lambda pairs: worst(pairs.values, stored, 52 + 8 * (int(pairs.restarts) - 1))
     if task == "surface":
         directions = [landscape.random_direction(jax.random.key(i), params) for i in range(2)]
         if side == "plain":

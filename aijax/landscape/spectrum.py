@@ -9,11 +9,12 @@ with theta_j and tau_j the eigenvalues of the process's T and the first componen
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
+from jax.flatten_util import ravel_pytree
 
 from aijax import linalg
 from aijax.errors import choose
@@ -62,7 +63,7 @@ def compute_hessian_eigenvalues(
       which: "largest", "smallest", or "magnitude".
       tolerance: residual to reach, relative to the largest eigenvalue in magnitude; default 2e-5 in float32, 1e-9 in
         float64. A value is nearer by far: its error is at most the residual squared over the distance to the others.
-      subspace: vectors held, and products in the first sweep; default `2 top_k + 30`, and eight more products look for
+      subspace: vectors held, and products in the first sweep; default `2 top_k + 32`, and eight more products look for
         repeated eigenvalues.
       loop: "compiled", one program; "host", its steps are called from Python; "auto": on a CPU "host" for losses with
         convolutions, which XLA makes slow in loops there, where nothing is traced.
@@ -79,16 +80,21 @@ def compute_hessian_eigenvalues(
     key = jax.random.key(0) if key is None else key
     if tolerance is None:
         tolerance = 1e-9 if dtype_of(params) == jnp.float64 else 2e-5
-    subspace = 2 * top_k + 30 if subspace is None else subspace
+    subspace = 2 * top_k + 32 if subspace is None else subspace
     options = {"which": which, "tolerance": tolerance, "subspace": subspace, "fresh_products": _FRESH}
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((matvec, key)))
     if loop == "auto":
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((matvec, key)))
         slow = jax.default_backend() == "cpu" and not traced and _convolves(matvec, params)
         loop = "host" if slow else "compiled"
+    # a tree of many arrays takes long to compile; one that is split over devices stays as it lies
+    flat = not traced and all(jnp.asarray(leaf).sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
+    like(params)
     if loop == "host":
         linear = _linearized(matvec)
-        return linalg.eigsh(lambda v: _product(linear, v), key, params, top_k, loop="host", **options)
-    return _eigenpairs(matvec, key, top_k, **options)
+        example = jax.eval_shape(lambda params: _layout(flat, linear, params)[1], params)
+        product = functools.partial(_product, flat, linear, params)
+        return _laid_out(flat, params, linalg.eigsh(product, key, example, top_k, loop="host", **options))
+    return _eigenpairs(flat, matvec, key, top_k, **options)
 
 
 def spectral_density(
@@ -191,17 +197,36 @@ def escape_direction(
     return linalg.eigsh(linearize(matvec), key, example, 1, which="smallest", **options)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "which", "tolerance", "subspace", "fresh_products"))
-def _eigenpairs(matvec, key, k, **options):
-    return linalg.eigsh(linearize(matvec), key, matvec.params, k, **options)
+@functools.partial(jax.jit, static_argnames=("flat", "k", "which", "tolerance", "subspace", "fresh_products"))
+def _eigenpairs(flat, matvec, key, k, **options):
+    product, example, _ = _layout(flat, linearize(matvec), matvec.params)
+    return _laid_out(flat, matvec.params, linalg.eigsh(product, key, example, k, **options))
+
+
+def _layout(flat, matvec, params):
+    """Returns the product as the solver sees it, an example of its vectors, and what makes trees of these."""
+    if not flat:
+        return matvec, params, lambda v: v
+    example, whole = ravel_pytree(params)
+    return lambda v: ravel_pytree(matvec(whole(v)))[0], example, whole
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _laid_out(flat, params, pairs):
+    return replace(pairs, vectors=jax.vmap(_layout(flat, None, params)[2])(pairs.vectors))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _product(flat, linear, params, v):
+    return _layout(flat, linear, params)[0](v)
 
 
 _linearized = jax.jit(linearize)
-_product = jax.jit(lambda linear, v: linear(v))
+_traced = jax.jit(lambda matvec, v: matvec(v))
 
 
 def _convolves(matvec, params):
-    return _has_convolution(_product.trace(matvec, params).jaxpr.jaxpr)
+    return _has_convolution(_traced.trace(matvec, params).jaxpr.jaxpr)
 
 
 def _has_convolution(jaxpr):

@@ -15,14 +15,14 @@ No product is spent on checking: with Q the basis, `A Q = Q T + r e_m^T` tells t
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, choose
-from aijax.linalg.coupled_eigen import coupled_eigh
 from aijax.linalg.vectors import (
     check_count,
     check_operator,
@@ -33,7 +33,6 @@ from aijax.linalg.vectors import (
     inner,
     like,
     norm,
-    orthogonalise,
     random_vector,
     scale,
 )
@@ -107,7 +106,7 @@ def eigsh(
     check_count("k", k)
     check_count("max_restarts", max_restarts)
     choose(_PREFERENCE, which, "which")
-    search = choose({"compiled": _search_compiled, "host": _search_on_host}, loop, "loop")
+    choose({"compiled": None, "host": None}, loop, "loop")
     if k > size:
         raise ConfigError(f"k: expected at most the dimension {size}, got {k}")
     width = min(size, 2 * k + 20 if subspace is None else subspace)
@@ -119,15 +118,11 @@ def eigsh(
     tolerance = max(tolerance, 20 * eps)
     space = _Space(width, size, k, which, tolerance, max(k, width - (fresh_products or width)), max_restarts)
 
-    def frozen(v):
-        return jax.lax.stop_gradient(matvec(v))
-
-    found = search(frozen, space, _begin(key, shape, width))
-    vectors = jax.tree.map(lambda q: q[:k], found.basis)
-    product, constants = jax.closure_convert(lambda v: matvec(v), jax.tree.map(lambda q: q[0], vectors))
-    values = _with_derivative(product, found.values[:k], vectors, *constants)
-    residuals = found.missed[:k] + 10 * eps * found.largest
-    return Eigenpairs(values, vectors, residuals, residuals <= tolerance * found.largest, found.sweeps)
+    if loop == "host":
+        return _answer(space, _search_from_host(matvec, space, key, shape))
+    found = _answer(space, _search_compiled(lambda v: jax.lax.stop_gradient(matvec(v)), space, key, shape))
+    product, constants = jax.closure_convert(lambda v: matvec(v), _row(found.vectors, 0))
+    return replace(found, values=_with_derivative(product, found.values, found.vectors, *constants))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -166,14 +161,17 @@ class _Space:
 
 
 class _State(NamedTuple):
-    """A search: the basis and one more, `Q^T A Q`, how many vectors are kept, bounds of what residuals these have
-    outside of the basis; whether a fresh vector follows them; what was found."""
+    """A search: the basis and one more, `Q^T A Q`, how many vectors the sweep began with and the number of the one that
+    is to be multiplied; the coupling to the one before; whether a random vector is to take its place, as none follows
+    from the others; bounds of what residuals the kept ones have outside of the basis; whether the sweep looks for
+    copies; what was found."""
 
-    key: PRNGKey
     basis: PyTree
     projected: Array
-    beta: Array
     kept: Array
+    index: Array
+    beta: Array
+    closed: Array
     missed: Array
     fresh: Array
     sweeps: Array
@@ -182,64 +180,88 @@ class _State(NamedTuple):
     largest: Array
 
 
-def _begin(key, shape, width):
-    first = _random_unit(key, shape)
-    basis = jax.tree.map(lambda q: jnp.zeros((width + 1, *q.shape), q.dtype).at[0].set(q), first)
-    row = jnp.zeros(width, dtype_of(shape))
-    zero, no = row[0], jnp.zeros((), bool)
-    none = jnp.zeros((), int)
-    return _State(key, basis, jnp.diag(row), zero, none, row, no, none, no, row, zero)
+def _begin(space, shape):
+    basis = jax.tree.map(lambda leaf: jnp.zeros((space.width + 1, *leaf.shape), leaf.dtype), shape)
+    matrix = np.zeros((space.width, space.width), dtype_of(shape))
+    none, no, row, zero = np.int32(0), np.bool_(False), matrix[0], matrix[0, 0]
+    return _State(basis, matrix, none, none, zero, ~no, row, no, none, no, row, zero)
 
 
-def _search_compiled(matvec, space, state):
-    def one_sweep(state):
-        def step(index, grown):
-            basis, projected, _ = grown
-            image = matvec(jax.tree.map(lambda leaf: leaf[index], basis))
-            return _grow(space, state.key, state.sweeps, index, basis, projected, image)
+def _search_compiled(matvec, space, key, shape):
+    def step(state):
+        image = jax.lax.cond(
+            state.closed, lambda: _random(space, state, key), lambda: matvec(_row(state.basis, state.index))
+        )
+        return _grow(space, state, image)
 
-        grown = state.basis, state.projected, state.beta
-        basis, projected, beta = jax.lax.fori_loop(state.kept, space.width, step, grown)
-        return _restart(space, state._replace(basis=basis, projected=projected, beta=beta))
+    def sweep(state):
+        return _restart(space, jax.lax.while_loop(lambda state: state.index < space.width, step, state))
 
-    return jax.lax.while_loop(lambda s: ~s.done & (s.sweeps < space.max_restarts), one_sweep, state)
+    return jax.lax.while_loop(lambda s: ~s.done & (s.sweeps < space.max_restarts), sweep, _begin(space, shape))
 
 
-def _search_on_host(matvec, space, state):
+def _search_from_host(matvec, space, key, shape):
+    state = _begin(space, shape)
     while not state.done and state.sweeps < space.max_restarts:
-        basis, projected, beta = state.basis, state.projected, state.beta
-        for index in range(int(state.kept), space.width):
-            image = matvec(_row(basis, index))
-            basis, projected, beta = _grow_on_host(space, state.key, state.sweeps, index, basis, projected, image)
-        state = _restart_on_host(space, state._replace(basis=basis, projected=projected, beta=beta))
+        while state.index < space.width:
+            if state.closed:
+                image = _random_from_host(space, state, key)
+            else:
+                image = matvec(_row_from_host(state.basis, state.index))
+            state = _grow_from_host(space, state, image)
+        state = _restart_from_host(space, state)
     return state
 
 
-def _grow(space, key, sweeps, index, basis, projected, image):
-    """Returns the basis with the vector that follows number `index`, `Q^T A Q` with that one's column (above the
-    diagonal), and the norm of what follows.
+def _random(space, state, key):
+    shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.basis)
+    return random_vector(jax.random.fold_in(key, state.sweeps * space.width + state.index), shape)
 
-    Where the space closes on itself the next vector is a random one orthogonal to it.
+
+def _grow(space, state, image):
+    """Returns the search with one more vector: the direction of an image, or of a random vector where none follows,
+    orthogonal to all. An image's components are a column of `Q^T A Q` (above the diagonal).
+
+    But for the first vector of a sweep, an image has components on two vectors of the basis, and beyond them only what
+    rounding makes: with these two taken off by themselves, once is enough for all. A random vector may lie in the basis
+    but for its last digits.
     """
-    rest, column = orthogonalise(basis, image)
+    basis, index, closed, first = state.basis, state.index, state.closed, state.index == state.kept
+    before = jnp.maximum(index - 1, 0)
+    q, previous = _row(basis, index), _row(basis, before)
+    coupling = jnp.where(first, 0, state.beta)
+    alpha = inner(q, image)
+    image = jax.tree.map(lambda a, b, c: a - alpha * b - coupling * c, image, q, previous)
+    places = jnp.arange(space.width + 1)
+    column = jnp.where(places == before, coupling, 0) + jnp.where(places == index, alpha, 0)
+
+    def reduced(_, carry):
+        v, column = carry
+        more = components(basis, v)
+        return jax.tree.map(jnp.subtract, v, combine(more, basis)), column + more
+
+    times = jnp.where(closed, 4, jnp.where(first, 2, 1))
+    rest, column = jax.lax.fori_loop(0, times, reduced, (image, column))
     beta = norm(rest)
-    projected = projected.at[:, index].set(column[: space.width])
-    ended = beta <= 10 * jnp.finfo(beta.dtype).eps * jnp.max(jnp.abs(projected))
-    key = jax.random.fold_in(jax.random.fold_in(key, sweeps + 1), index)
-    following = jax.lax.cond(
-        ended,
-        lambda: _orthogonal_unit(key, basis, index + 1 < space.size),
-        lambda: scale(1 / jnp.where(ended, 1, beta), rest),
+    column = jnp.where(closed, 0, column[: space.width])
+    projected = jax.lax.dynamic_update_index_in_dim(state.projected, column, index, 1)
+    negligible = jnp.where(closed, 0, 10 * jnp.finfo(beta.dtype).eps * jnp.max(jnp.abs(projected)))
+    grown = index + jnp.where(closed, 0, 1)
+    ends = beta <= negligible
+    following = scale(jnp.where(ends, 0, 1 / jnp.where(ends, 1, beta)), rest)
+    return state._replace(
+        basis=_with_row(basis, grown, following),
+        projected=projected,
+        index=grown,
+        beta=jnp.where(ends | closed, 0, beta),
+        closed=ends & ~closed,
     )
-    basis = jax.tree.map(lambda leaf, q: leaf.at[index + 1].set(q), basis, following)
-    return basis, projected, jnp.where(ended, 0, beta)
 
 
 def _restart(space, state):
     """Returns the search after a sweep: Ritz vectors, the best first, of which some are kept, and the next vector."""
     k, width = space.k, space.width
-    upper = jnp.triu(state.projected)
-    values, rotation, _ = coupled_eigh(upper + jnp.triu(upper, 1).T)
+    values, rotation = _eigh(jnp.triu(state.projected))
     order = jnp.argsort(-_PREFERENCE[space.which](values))
     values, rotation = values[order], rotation[:, order]
     largest = jnp.maximum(state.largest, jnp.max(jnp.abs(values)))
@@ -251,40 +273,56 @@ def _restart(space, state):
     # the last sweep that may be made is the answer; its residuals count whole
     ends = done | (state.sweeps + 1 == space.max_restarts)
     missed = jnp.where(found | ends, missed + inside, missed)
-    kept = jnp.where(found, space.kept_when_found, space.kept)
+    kept = jnp.where(found, space.kept_when_found, space.kept).astype(jnp.int32)
     held = jnp.arange(width) < kept
-    following = jax.tree.map(lambda q: q[width], state.basis)
+    closed = found | state.closed
+    following = scale(jnp.where(closed, 0, 1), _row(state.basis, width))
     ritz = combine(rotation.T * held[:, None], jax.tree.map(lambda q: q[:width], state.basis))
     ritz = jax.tree.map(lambda q: jnp.concatenate([q, jnp.zeros_like(q[:1])]), ritz)
-    key = jax.random.fold_in(jax.random.fold_in(state.key, state.sweeps + 1), width)
-    unrelated = _orthogonal_unit(key, ritz, kept < space.size)
-    following = jax.tree.map(lambda a, b: jnp.where(found, a, b), unrelated, following)
     # with every vector of the space kept there is no next one, and index `kept` would be the end of the basis
-    basis = jax.tree.map(lambda q, v: q.at[kept].set(v), ritz, following)
     return _State(
-        state.key, basis, jnp.diag(jnp.where(held, values, 0)), jnp.zeros_like(state.beta), kept,
-        jnp.where(held, missed, 0), found, state.sweeps + 1, done, values, largest,
+        _with_row(ritz, kept, following), jnp.diag(jnp.where(held, values, 0)), kept, kept,
+        jnp.zeros_like(state.beta), closed, jnp.where(held, missed, 0), found, state.sweeps + 1, done, values, largest,
     )  # fmt: skip
 
 
-_grow_on_host = jax.jit(_grow, static_argnums=0, donate_argnums=(4, 5))
-_restart_on_host = jax.jit(_restart, static_argnums=0)
-_row = jax.jit(lambda basis, index: jax.tree.map(lambda leaf: leaf[index], basis))
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(space, state):
+    residuals = state.missed[: space.k] + 10 * jnp.finfo(state.largest.dtype).eps * state.largest
+    vectors = jax.tree.map(lambda q: q[: space.k], state.basis)
+    converged = residuals <= space.tolerance * state.largest
+    return Eigenpairs(state.values[: space.k], vectors, residuals, converged, state.sweeps)
 
 
-def _orthogonal_unit(key, basis, room):
-    """Returns a random unit vector orthogonal to a basis, or 0 where there is no room for one."""
-    v = _random_unit(key, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), basis))
+def _from_host(step):
+    """Returns a step as a program of its own, which writes into the basis that it is given."""
 
-    def reduced(_, v):
-        v = jax.tree.map(jnp.subtract, v, combine(components(basis, v), basis))
-        length = norm(v)
-        return scale(jnp.where(length > 0, 1 / length, 0), v)
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def run(space, basis, rest, *more):
+        return step(space, rest._replace(basis=basis), *more)
 
-    # four times: a random vector may lie in the basis but for its last digits
-    return scale(jnp.where(room, 1, 0), jax.lax.fori_loop(0, 4, reduced, v))
+    return lambda space, state, *more: run(space, state.basis, state._replace(basis=None), *more)
 
 
-def _random_unit(key, shape):
-    v = random_vector(key, shape)
-    return scale(1 / norm(v), v)
+_random_from_host = jax.jit(_random, static_argnums=0)
+_grow_from_host, _restart_from_host = map(_from_host, (_grow, _restart))
+
+
+def _eigh(upper):
+    """Returns eigenvalues and vectors of a symmetric matrix: of unit length and the quotients of Rayleigh to the last
+    digit, which those of LAPACK are not in float32."""
+    matrix = upper + jnp.triu(upper, 1).T
+    _, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    vectors = vectors / jnp.linalg.norm(vectors, axis=0)
+    return jnp.sum(vectors * jnp.matmul(matrix, vectors, precision="highest"), axis=0), vectors
+
+
+def _row(basis, index):
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), basis)
+
+
+_row_from_host = jax.jit(_row)
+
+
+def _with_row(basis, index, v):
+    return jax.tree.map(lambda leaf, q: jax.lax.dynamic_update_index_in_dim(leaf, q, index, 0), basis, v)
