@@ -11,6 +11,7 @@ shards, each process reads its own rows only, and a run goes on where it stopped
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import tarfile
@@ -23,7 +24,7 @@ import numpy as np
 from aijax.data.captions import Captions, learn_captions, read_captions
 from aijax.data.files import existing
 from aijax.data.image_folder import ENDINGS
-from aijax.data.images import decode_image
+from aijax.data.images import decode_image, height_and_width
 from aijax.data.parts import check_split, named_split
 from aijax.data.source import Source, shape_of
 from aijax.errors import ConfigError, DataError
@@ -72,10 +73,9 @@ def captioned_images(
       ConfigError: a size or length that is not positive, `test_path` and `test_fraction` together.
     """
     check_split(split, field)
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    for name, least, value in (("size", 1, min(size)), ("length", 3, length)):
-        if value < least:
-            raise ConfigError(f"{field}.{name}: expected {least} or more, got {value}")
+    size = height_and_width(size, f"{field}.size")
+    if length < 3:
+        raise ConfigError(f"{field}.length: expected 3 or more, got {length}")
     if test_path is not None and test_fraction:
         raise ConfigError(f"{field}.test_fraction: {test_fraction}, but test_path is given; keep one of them")
     folder = existing(path, f"{field}.path", folder=True)
@@ -130,7 +130,7 @@ class CaptionedSource:
         tokens = self.tokenizer.rows([text for own in texts for text in own], self.tokenizer.length)
         return {"image": np.stack(images), "tokens": tokens.reshape(len(images), self.rows, -1)}
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """The most captions that an image has."""
         return max(map(len, self.captions))
@@ -170,14 +170,17 @@ def find_pairs(folder: Path, file_field: str, text_field: str) -> list[tuple[Pla
 
 def read_table(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the place of each row of a table, for messages, and its fields."""
-    with table.open(encoding="utf-8", newline="") as file:
-        if table.suffix == ".csv":
-            rows = csv.DictReader(file)
-            yield from ((f"{table}, line {rows.line_num}", row) for row in rows)
-            return
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield f"{table}, line {number}", parse(line, f"{table}, line {number}")
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            if table.suffix == ".csv":
+                rows = csv.DictReader(file)
+                yield from ((f"{table}, line {rows.line_num}", row) for row in rows)
+                return
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{table}, line {number}", parse(line, f"{table}, line {number}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: not a readable table in UTF-8: {error}") from error
 
 
 def read_shard(shard: Path, text_field: str) -> list[tuple[Place, tuple[str, ...]]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aijax.data.images import to_pixels
+from aijax.data.images import height_and_width, to_pixels
 from aijax.data.parts import check_split, named_split
 from aijax.data.source import Source, check_labels, shape_of
 from aijax.errors import ConfigError, DataError, did_you_mean
@@ -51,10 +51,11 @@ def huggingface(
       split_seed: of the shuffle that splits.
 
     Raises:
-      ConfigError: the package `datasets` is not installed.
+      ConfigError: the package `datasets` is not installed; a size that is not positive.
       DataError: no such data set, split or column; a label out of range.
     """
     package = extra("datasets", field)
+    size = None if size is None else height_and_width(size, f"{field}.size")
 
     def read(name: str) -> Source:
         table = _open_huggingface(package, dataset, configuration, name, field)
@@ -104,10 +105,11 @@ def tfds(
       split_seed: of the shuffle that splits.
 
     Raises:
-      ConfigError: the package `tensorflow-datasets` is not installed.
+      ConfigError: the package `tensorflow-datasets` is not installed; a size that is not positive.
       DataError: no such data set, split or feature; a label out of range.
     """
     package = extra("tensorflow_datasets", field)
+    size = None if size is None else height_and_width(size, f"{field}.size")
 
     def read(name: str) -> Source:
         try:
@@ -172,7 +174,7 @@ def hub_source(
     read: Callable[[np.ndarray], list],
     targets: np.ndarray,
     names: list[str] | None,
-    size: int | tuple[int, int] | None,
+    size: tuple[int, int] | None,
     mode: str,
     where: str,
 ) -> HubSource:
@@ -180,7 +182,6 @@ def hub_source(
     if len(targets) == 0:
         raise DataError(f"{where}: holds no records")
     labels = check_labels(targets, None if names is None else len(names), where)
-    size = (size, size) if isinstance(size, int) else size
     shape = _pixels(read(np.zeros(1, np.int64))[0], mode, size).shape
     classes = tuple(names) if names is not None else tuple(map(str, range(int(labels.max()) + 1)))
     return HubSource(read, labels, classes, shape, size is not None, where)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from aijax.data.files import existing
-from aijax.data.images import decode_image
+from aijax.data.images import decode_image, height_and_width
 from aijax.data.parts import check_split, named_split
 from aijax.data.source import Source, shape_of
 from aijax.errors import ConfigError, DataError
@@ -50,9 +50,7 @@ def image_folder(
       ConfigError: a size that is not positive, `test_path` and `test_fraction` together.
     """
     check_split(split, field)
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if min(size) < 1:
-        raise ConfigError(f"{field}.size: expected pixels, 1 or more, got {size}")
+    size = height_and_width(size, f"{field}.size")
     if test_path is not None and test_fraction:
         raise ConfigError(f"{field}.test_fraction: {test_fraction}, but test_path is given; keep one of them")
     folder = existing(path, f"{field}.path", hint, folder=True)

@@ -4,7 +4,26 @@ import io
 
 import numpy as np
 
-from aijax.errors import DataError
+from aijax.errors import ConfigError, DataError
+
+
+def height_and_width(size: int | tuple[int, int], where: str) -> tuple[int, int]:
+    """Returns the height and width that a number of pixels, or a pair of them, stands for.
+
+    Args:
+      size: pixels.
+      where: the field, for messages.
+
+    Raises:
+      ConfigError: a number that is not positive.
+
+    >>> height_and_width(32, "config.data.size")
+    (32, 32)
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ConfigError(f"{where}: expected pixels, 1 or more, got {size}")
+    return height, width
 
 
 def decode_image(

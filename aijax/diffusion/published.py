@@ -84,9 +84,7 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int, **options: Any) 
     check_steps(steps)
     name = name.removesuffix("Scheduler")
     make = choose(CLASSES, name, "_class_name")
-    unknown = UNSUPPORTED | (FLOW_UNSUPPORTED if name == "FlowMatchEulerDiscrete" else {})
-    unknown |= dict.fromkeys(("sigma_min", "sigma_max"), None) if name == "EulerDiscrete" else {}
-    for field, usual in unknown.items():
+    for field, usual in (UNSUPPORTED | UNSUPPORTED_BY.get(name, {})).items():
         if config.get(field, usual) not in (usual, None):
             raise ConfigError(f"{field}: expected {usual!r}, got {config[field]!r}, which is not done here")
     return make(dict(config), steps, options)
@@ -337,11 +335,14 @@ UNSUPPORTED = {
 }  # fmt: skip
 """Fields that no class here follows, and the values at which they change nothing."""
 
-FLOW_UNSUPPORTED = {
-    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "invert_sigmas": False,
-    "shift_terminal": None,
+UNSUPPORTED_BY = {
+    "EulerDiscrete": {"sigma_min": None, "sigma_max": None},
+    "FlowMatchEulerDiscrete": {
+        "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "invert_sigmas": False,
+        "shift_terminal": None,
+    },
 }  # fmt: skip
-"""The same of flow matching."""
+"""The same of one class each."""
 
 HEUN_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 

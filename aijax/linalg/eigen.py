@@ -3,7 +3,8 @@
 A space of m vectors is grown from one random vector (see `aijax.linalg.lanczos`). Its Ritz values and vectors are
 worked out; the best of them are kept as the first vectors of the next space, which goes on from the residual vector (Wu
 and Simon 2000, SIAM J. Matrix Anal. Appl. 22). What is kept stays in the basis and every new vector is made orthogonal
-to all of it, so converged pairs are locked and do not come back.
+to all of it, so converged pairs are locked and do not come back. What the three-term recurrence says of a vector is
+taken off first, by itself; one pass over the whole basis then takes off what rounding has left.
 
 A Krylov space of one vector holds one vector of each eigenspace, so a repeated eigenvalue may be missed. Therefore,
 once k pairs have converged, the search goes on from a fresh random vector orthogonal to them, and ends only when such a

@@ -117,7 +117,7 @@ def test_a_tokenizer_is_found_again_and_published_ones_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"size": 0}, ConfigError, r"config.data.size: expected 1 or more, got 0"),
+        ({"size": 0}, ConfigError, r"config.data.size: expected pixels, 1 or more, got 0"),
         ({"length": 2}, ConfigError, r"config.data.length: expected 3 or more, got 2"),
         ({"vocabulary_size": 2}, ConfigError, r"config.data.vocabulary_size: expected 3 or more, got 2"),
         ({"test_path": "x", "test_fraction": 0.1}, ConfigError, r"test_fraction: 0.1, but test_path is given"),
@@ -151,6 +151,9 @@ def test_wrong_files_are_told(table, shards):
         read(table)
     (table / "metadata.jsonl").write_text("{\n")
     with pytest.raises(DataError, match=r"line 1: not JSON"):
+        read(table)
+    (table / "metadata.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match=r"metadata.jsonl: not a readable table in UTF-8"):
         read(table)
     (table / "metadata.jsonl").write_text("")
     with pytest.raises(DataError, match=r"has no images with captions"):
