@@ -9,8 +9,8 @@ A classifier begins from the encoder that a run left in its folder with configs/
 
 The tiny one, on a lossy JPEG copy of the images, seed 0, one epoch: the 20 nearest of the 50,000 training images tell
 34.6 % of the 10,000 test images, 33.6 % by the features of the same network untrained. One epoch shows that the run
-works and is too short to learn much: the method's recipes are of hundreds. What learns
-in minutes is configs/vit/dino_digits.py.
+works and is too short to learn much: the method's recipes are of hundreds. What learns in minutes is
+configs/vit/dino_digits.py.
 """
 
 from ml_collections import ConfigDict
