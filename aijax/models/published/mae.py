@@ -72,10 +72,16 @@ def _read_encoder(config: Mapping[str, Any], where: str) -> ViT:
 
 
 def _write_encoder(model: ViT) -> dict[str, Any]:
-    return {"architectures": [ENCODER_ONLY], "model_type": "vit_mae", **write_encoder(model)}
+    # without a ratio the published class would hide three quarters of the patches, which our encoder sees
+    return {"architectures": [ENCODER_ONLY], "model_type": "vit_mae", **write_encoder(model), "mask_ratio": 0.0}
 
 
-MODEL = Architecture(MAE, _read, _write, _inputs, lambda model, config: LAYOUT)
+def _rename(name):
+    """The name that the decoder's blocks have in most files: transformers 5 writes them as those of an encoder."""
+    return name.replace("decoder.decoder_encoder.layer.", "decoder.decoder_layers.")
+
+
+MODEL = Architecture(MAE, _read, _write, _inputs, lambda model, config: LAYOUT, _rename)
 ARCHITECTURES = {
     PRETRAINING: MODEL,
     ENCODER_ONLY: Architecture(ViT, _read_encoder, _write_encoder, image_of, lambda model, config: ENCODER_LAYOUT),

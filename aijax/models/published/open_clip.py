@@ -9,8 +9,10 @@ from aijax.models.layout import SAME, VECTOR, Entry, Layout, prefixed
 from aijax.models.published.architecture import Architecture, Fields, shape_of
 from aijax.models.published.text_towers import (
     OPEN_CLIP_TOWER,
+    mlp_ratio_of,
     open_clip_text_entries,
     read_open_clip_text,
+    take_mlp_width,
     write_open_clip_text,
 )  # fmt: skip
 from aijax.models.published.vision import image_of, positions_entry, take_size
@@ -18,6 +20,8 @@ from aijax.models.vit import ViT
 from aijax.typing import Any
 
 NAME = "open_clip"
+TEXT_APART = ":custom_text"
+"""What `published_as` ends with where the text tower's tensors are named as those of a tower."""
 POOLS = {"tok": "cls", "avg": "gap"}
 VISION = (
     Entry("class_embedding", "class_token", VECTOR),
@@ -58,7 +62,7 @@ def read_vision(fields: Fields, *, quick_gelu: bool) -> ViT:
     image, patch = take_size(fields, "image_size", 224), take_size(fields, "patch_size", 16)
     model = ViT(
         patch, width, fields.take("layers", int, 12), width // head, img_size=image, in_channels=3,
-        mlp_ratio=float(fields.take("mlp_ratio", float, 4.0)), activation="gelu_quick" if quick_gelu else "gelu",
+        mlp_ratio=take_mlp_width(fields, width) / width, activation="gelu_quick" if quick_gelu else "gelu",
         norm_epsilon=epsilon, pool=POOLS[pool], class_token=True, token_positions="class",
         freeze_positions=kind == "sin_cos_2d", embedding_norm=not fields.take("no_ln_pre", bool, False),
         embedding_bias=False, layer_scale=fields.take("ls_init_value", float, None),
@@ -74,7 +78,8 @@ def _write_vision(model):
         raise ConfigError("img_size: a published vision transformer has it, got None")
     return {
         "image_size": model.img_size, "patch_size": model.patch_size, "width": model.embed_dim,
-        "layers": model.depth, "head_width": model.embed_dim // model.num_heads, "mlp_ratio": model.mlp_ratio,
+        "layers": model.depth, "head_width": model.embed_dim // model.num_heads,
+        "mlp_ratio": mlp_ratio_of(round(model.mlp_ratio * model.embed_dim), model.embed_dim),
         "norm_kwargs": {"eps": model.norm_epsilon}, "no_ln_pre": not model.embedding_norm,
         "pool_type": {own: name for name, own in POOLS.items()}.get(model.pool),
         "pos_embed_type": "sin_cos_2d" if model.freeze_positions else "learnable", "ls_init_value": model.layer_scale,
@@ -89,13 +94,16 @@ def _read(config: Mapping[str, Any], where: str) -> CLIP:
     scale, bias = fields.take("init_logit_scale", float, None), fields.take("init_logit_bias", float, None)
     fields.expect("nonscalar_logit_scale", False)
     fields.expect("multimodal_cfg", None)
-    fields.skip("cast_dtype", "output_dict", "custom_text", "architecture")
-    tower = read_open_clip_text(text, width, quick_gelu=quick)
+    fields.skip("cast_dtype", "output_dict", "architecture")
+    named = NAME + (TEXT_APART if fields.take("custom_text", bool, False) else "")
+    images, tower = read_vision(vision, quick_gelu=quick), read_open_clip_text(text, width, quick_gelu=quick)
     text.done()
+    if tower.projection_width is None:  # then that of images is a part of their tower
+        images, width = images.clone(num_classes=width, head_bias=False), None
     model = CLIP(
-        read_vision(vision, quick_gelu=quick), tower, width, loss="softmax" if bias is None else "sigmoid",
+        images, tower, width, loss="softmax" if bias is None else "sigmoid",
         temperature=None if scale is None else math.exp(-scale), bias=-10.0 if bias is None else float(bias),
-        published_as=NAME,
+        published_as=named,
     )  # fmt: skip
     fields.done()
     return model
@@ -103,9 +111,12 @@ def _read(config: Mapping[str, Any], where: str) -> CLIP:
 
 def _write(model: CLIP) -> dict[str, Any]:
     config = {
-        "embed_dim": model.embed_dim, "quick_gelu": model.vision_encoder.activation == "gelu_quick",
+        "embed_dim": model.embed_dim or model.vision_encoder.num_classes,
+        "quick_gelu": model.vision_encoder.activation == "gelu_quick",
         "vision_cfg": _write_vision(model.vision_encoder), "text_cfg": write_open_clip_text(model.text_encoder),
     }  # fmt: skip
+    if (model.published_as or "").endswith(TEXT_APART):
+        config["custom_text"] = True
     if model.temperature is not None:
         config["init_logit_scale"] = -math.log(model.temperature)
     return config | ({"init_logit_bias": model.bias} if model.loss == "sigmoid" else {})
@@ -117,6 +128,7 @@ def _layout(model: CLIP, config: Mapping[str, Any]) -> Layout:
         (
             *prefixed(VISION, "visual.", "vision_encoder/"),
             Entry("visual.proj", "vision_projection/kernel", SAME),
+            Entry("visual.proj", "vision_encoder/head/kernel", SAME),
             *prefixed(open_clip_text_entries(model.text_encoder), own, "text_encoder/"),
             Entry("logit_scale", "log_scale"),
             Entry("logit_bias", "logit_bias"),

@@ -4,6 +4,7 @@ Each is a `TextEncoder`: `read_clip_text` and its like make it of the fields of 
 name its tensors; a model of two towers puts what comes before them with `aijax.models.layout.prefixed`.
 """
 
+import math
 from collections.abc import Mapping
 
 from aijax.errors import UnsupportedError, choose
@@ -134,13 +135,15 @@ def read_open_clip_text(fields: Fields, projection_width: int, *, quick_gelu: bo
     norms = fields.section("norm_kwargs")
     epsilon = norms.take("eps", float, 1e-5)
     norms.done()
+    width = fields.take("width", int, 512)
+    inner = take_mlp_width(fields, width)
     return TextEncoder(
         vocab_size=fields.take("vocab_size", int, 49408),
         context_length=fields.take("context_length", int, 77),
-        width=fields.take("width", int, 512),
+        width=width,
         depth=fields.take("layers", int, 12),
         num_heads=fields.take("heads", int, 8),
-        mlp_ratio=float(fields.take("mlp_ratio", float, 4.0)),
+        mlp_width=None if inner == 4 * width else inner,
         causal=not fields.take("no_causal_mask", bool, False),
         pool=pool,
         end_token=fields.take("eos_id", int, 2),
@@ -156,12 +159,28 @@ def write_open_clip_text(tower: TextEncoder) -> dict[str, Any]:
     """Returns the section of a config of open_clip that describes a text tower."""
     return {
         "context_length": tower.context_length, "vocab_size": tower.vocab_size, "width": tower.width,
-        "layers": tower.depth, "heads": tower.num_heads, "mlp_ratio": tower.mlp_ratio,
+        "layers": tower.depth, "heads": tower.num_heads,
+        "mlp_ratio": mlp_ratio_of(tower.mlp_width or round(tower.mlp_ratio * tower.width), tower.width),
         "no_causal_mask": not tower.causal, "ls_init_value": tower.layer_scale,
         "pool_type": {own: name for name, own in OPEN_CLIP_POOLS.items()}[tower.pool], "eos_id": tower.end_token,
         "proj_type": "none" if tower.projection_width is None else "linear", "proj_bias": tower.projection_bias,
         "norm_kwargs": {"eps": tower.norm_epsilon},
     }  # fmt: skip
+
+
+def take_mlp_width(fields: Fields, width: int) -> int:
+    """Returns the width of the hidden layer, which configs of open_clip give as a ratio that is rounded down."""
+    return int(width * fields.take("mlp_ratio", float, 4.0))
+
+
+def mlp_ratio_of(hidden: int, width: int) -> float:
+    """Returns a ratio to `width` that `take_mlp_width` reads as `hidden`.
+
+    >>> int(22 * mlp_ratio_of(15, 22)), int(22 * (15 / 22))
+    (15, 14)
+    """
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def open_clip_text_entries(tower: TextEncoder) -> tuple[Entry, ...]:

@@ -196,6 +196,36 @@ def test_names_of_a_tower_alone_may_lack_it(tmp_path, golden):
     jax.tree.map(np.testing.assert_array_equal, models.load(tmp_path)[1], models.load(folder)[1]["vision_encoder"])
 
 
+def test_pairs_of_open_clip_with_a_text_tower_apart_and_without_its_projection(tmp_path, random_params):
+    vision = {"image_size": 8, "patch_size": 4, "width": 16, "head_width": 8, "layers": 1, "mlp_ratio": 2.67}
+    text = {"context_length": 4, "vocab_size": 9, "width": 12, "heads": 2, "layers": 1, "proj_type": "none"}
+    config = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, "custom_text": True}
+    model = pretrained.from_config(config)
+    params = random_params(model, np.zeros((1, 8, 8, 3)), np.zeros((1, 4), int))
+    assert params["vision_encoder"]["encoder"]["block_0"]["mlp"]["up"]["bias"].shape == (42,)
+    models.save(tmp_path, model, params)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {"visual.proj", "text.ln_final.weight"} <= set(tensors) and "text.text_projection" not in tensors
+    again, read = models.load(tmp_path)
+    assert again == model
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+
+
+def test_masked_autoencoders_of_either_generation_and_their_encoder_alone(tmp_path, golden):
+    folder = golden / "vision_text/mae_hf/normpix_half"
+    config, tensors = pretrained.read_config(folder), load_file(folder / "weights.safetensors")
+    new = {n.replace("decoder.decoder_layers.", "decoder.decoder_encoder.layer."): t for n, t in tensors.items()}
+    assert new.keys() != tensors.keys()
+    found = pretrained.from_tensors(config, new)[1]
+    jax.tree.map(np.testing.assert_array_equal, found, models.load(folder)[1])
+    alone = pretrained.from_tensors(
+        config | {"architectures": ["ViTMAEModel"]},
+        {name.removeprefix("vit."): tensor for name, tensor in tensors.items() if name.startswith("vit.")},
+    )
+    models.save(tmp_path, *alone)
+    assert json.loads((tmp_path / "config.json").read_text())["mask_ratio"] == 0
+
+
 @pytest.mark.parametrize("name", ["dinov2_hf/swiglu", *slow(["clip_hf/quickgelu_legacy_eos"])])
 def test_scanned_rematerialised_and_sharded_are_the_plain(tmp_path, quick_jit, cases, name):
     from aijax.parallel import make_mesh
