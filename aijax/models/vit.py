@@ -335,9 +335,10 @@ def decode_variant(variant: str, where: str = "variant") -> dict[str, Any]:
       ConfigError: an unknown size, or a patch size that is no number; it names the field `where`.
     """
     size, slash, patch = variant.partition("/")
-    width, depth, mlp, heads = choose(SIZES, size, where)
     if not (slash and patch.isdecimal() and int(patch) > 0):
-        raise ConfigError(f"{where}: expected a size and a patch size such as '{size}/16', got {variant!r}")
+        known = size if size in SIZES else "B"
+        raise ConfigError(f"{where}: expected a size and a patch size such as '{known}/16', got {variant!r}")
+    width, depth, mlp, heads = choose(SIZES, size, where)
     return {"embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": mlp / width, "patch_size": int(patch)}
 
 
