@@ -136,24 +136,33 @@ def lbfgs_race(
     if value_tolerance is None:
         value_tolerance = 10 * float(jnp.finfo(flat.dtype).eps)
     search = _Search(lambda x: function(unravel(x)), box, max_steps, tolerance, value_tolerance, first_step)
-    state = jax.vmap(lambda start: _begin(ravel_pytree(start)[0], box, memory, max_steps))(starts)
+    begin = jax.vmap(lambda start: _begin(ravel_pytree(start)[0], box, memory, max_steps))(starts)
 
     def going(state):
-        running = state["status"] == RUNNING
+        status, steps = state["counts"][:, 0], state["counts"][:, 1]
+        running = status == RUNNING
         if explore_steps is None:
             return running
-        exploring = running & (state["steps"] < explore_steps)
-        ahead = jnp.sum(state["value"] < state["value"][:, None], 1) < finalists
+        exploring = running & (steps < explore_steps)
+        value = state["scalars"][:, 0]
+        ahead = jnp.sum(value < value[:, None], 1) < finalists
         return jnp.where(exploring.any(), exploring, running & ahead)
 
-    def turn(state):
+    def turn(carry):
+        state, lanes = carry
         if together:
-            return _where_lanes(going(state), jax.vmap(search.turn)(state), state)
-        chosen = jnp.argmax(going(state))
-        one = search.turn(jax.tree.map(lambda leaf: leaf[chosen], state))
-        return jax.tree.map(lambda leaf, new: leaf.at[chosen].set(new), state, one)
+            state = _where_lanes(lanes, jax.vmap(search.turn)(state), state)
+        else:
+            chosen = jnp.argmax(lanes)
+            one = search.turn(jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, chosen, 0, False), state))
+            state = jax.tree.map(
+                lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, new, chosen, 0), state, one
+            )
+        return state, going(state)
 
-    end = jax.lax.while_loop(lambda state: going(state).any(), turn, state)
+    lanes = jnp.ones(len(begin["counts"]), bool)
+    end, _ = jax.lax.while_loop(lambda carry: carry[1].any(), turn, (begin, lanes))
+    end = jax.vmap(_unpack)(end)
     status = jnp.where(end["status"] == RUNNING, OVERTAKEN, end["status"])
     after = jnp.arange(max_steps + 1) > end["steps"][:, None]
     return Minimum(
@@ -171,29 +180,50 @@ def _begin(x, box, memory, max_steps):
     """Returns the state of a start that is not evaluated yet: its first turn does that."""
     x = x if box is None else jnp.clip(x, *box)
     zero = jnp.zeros((), x.dtype)
+    return _pack(
+        x=x,
+        value=zero + jnp.inf,
+        gradient=jnp.zeros_like(x),
+        memory=jnp.zeros((2, memory, x.size), x.dtype),  # moves, and changes of the gradient
+        direction=jnp.zeros_like(x),
+        search=_search_along(zero),
+        status=RUNNING,
+        steps=-1,
+        evaluations=0,
+        tries=0,
+        history=jnp.zeros(max_steps + 1, x.dtype),
+    )
+
+
+def _search_along(slope):
+    """Returns a search that has not begun: `[slope, t, low, high]`, of each end (t, value less that at x, slope)."""
+    zero = jnp.zeros_like(slope)
+    return jnp.stack([slope, zero + 1, zero, zero, slope, zero + jnp.inf, zero, zero])
+
+
+def _pack(x, value, gradient, memory, direction, search, status, steps, evaluations, tries, history):
+    """Returns the state as few arrays: a loop that carries many takes longer to compile and to run."""
+    vectors = jnp.concatenate([jnp.stack([x, direction, gradient]), memory.reshape(-1, x.size)])
+    scalars = jnp.concatenate([value[None], search])
+    counts = jnp.stack([jnp.asarray(count, int) for count in (status, steps, evaluations, tries)])
+    return {"vectors": vectors, "scalars": scalars, "counts": counts, "history": history}
+
+
+def _unpack(state):
+    x, direction, gradient = state["vectors"][:3]
+    status, steps, evaluations, tries = state["counts"]
     return {
         "x": x,
-        "value": zero + jnp.inf,
-        "gradient": jnp.zeros_like(x),
-        "memory": jnp.zeros((2, memory, x.size), x.dtype),  # moves, and changes of the gradient
-        "status": jnp.array(RUNNING),
-        "steps": jnp.array(-1),
-        "evaluations": jnp.array(0),
-        "history": jnp.zeros(max_steps + 1, x.dtype),
-        **_search_along(jnp.zeros_like(x), zero),
-    }
-
-
-def _search_along(direction, slope):
-    """Returns the state of a search that has not begun."""
-    zero = jnp.zeros_like(slope)
-    return {
+        "value": state["scalars"][0],
+        "gradient": gradient,
+        "memory": state["vectors"][3:].reshape(2, -1, x.size),
         "direction": direction,
-        "slope": slope,
-        "t": zero + 1,
-        "low": jnp.stack([zero, zero, slope]),  # t, value less that at x, slope
-        "high": jnp.stack([zero + jnp.inf, zero, zero]),
-        "tries": jnp.array(0),
+        "search": state["scalars"][1:],
+        "status": status,
+        "steps": steps,
+        "evaluations": evaluations,
+        "tries": tries,
+        "history": state["history"],
     }
 
 
@@ -206,12 +236,14 @@ class _Search:
     value_tolerance: float
     first_step: float
 
-    def turn(self, state):
+    def turn(self, packed):
         """Returns the state after one evaluation: nearer to the end of its search, or at the beginning of the next."""
-        x, value, gradient = state["x"], state["value"], state["gradient"]
+        state = _unpack(packed)
+        x, value, gradient, search = state["x"], state["value"], state["gradient"], state["search"]
+        first_slope, t, low, high = search[0], search[1], search[2:5], search[5:]
         eps = jnp.finfo(x.dtype).eps
         begun = state["evaluations"] > 0
-        new_x, inside = x + state["t"] * state["direction"], True
+        new_x, inside = x + t * state["direction"], True
         if self.box is not None:
             inside = (new_x > self.box[0]) & (new_x < self.box[1])
             new_x = jnp.clip(new_x, *self.box)
@@ -221,13 +253,13 @@ class _Search:
 
         descends = rise <= SUFFICIENT_DECREASE * (gradient @ move)
         level = jnp.abs(rise) <= 10 * eps * jnp.abs(value)
-        descends |= level & (slope <= (2 * SUFFICIENT_DECREASE - 1) * state["slope"])
+        descends |= level & (slope <= (2 * SUFFICIENT_DECREASE - 1) * first_slope)
         descends &= jnp.isfinite(new_value)
-        accepted = descends & ((slope >= CURVATURE * state["slope"]) | (tries >= MAX_SEARCH) | ~begun)
-        here = jnp.stack([state["t"], rise, slope])
-        low, high = jnp.where(descends, here, state["low"]), jnp.where(descends, state["high"], here)
-        search = {"low": low, "high": high, "t": _next(low, high, tries), "tries": tries}
-        length = search["t"] * jnp.max(jnp.abs(state["direction"]))
+        accepted = descends & ((slope >= CURVATURE * first_slope) | (tries >= MAX_SEARCH) | ~begun)
+        here = jnp.stack([t, rise, slope])
+        low, high = jnp.where(descends, here, low), jnp.where(descends, high, here)
+        t = _next(low, high, tries)
+        length = t * jnp.max(jnp.abs(state["direction"]))
         too_short = (length <= eps * jnp.maximum(jnp.max(jnp.abs(x)), 1e-3)) & (low[0] == 0)
         failed = ~accepted & ((tries > MAX_SEARCH) | too_short)
 
@@ -249,19 +281,22 @@ class _Search:
             (~begun & ~accepted, BAD_START),
         ):
             status = jnp.where(reached, reason, status)
-        direction = self.direction(x, gradient, *memory)
-        anew = _search_along(direction, gradient @ direction)
-        kept = {name: state[name] for name in anew} | search
-        return _where(accepted | failed, anew, kept) | {
-            "x": x,
-            "value": value,
-            "gradient": gradient,
-            "memory": memory,
-            "status": status,
-            "steps": steps,
-            "evaluations": state["evaluations"] + 1,
-            "history": state["history"].at[steps].set(value),
-        }
+        direction, new_slope = self.direction(x, gradient, *memory)
+        search = jnp.concatenate([jnp.stack([first_slope, t]), low, high])
+        anew = accepted | failed
+        return _pack(
+            x=x,
+            value=value,
+            gradient=gradient,
+            memory=memory,
+            direction=jnp.where(anew, direction, state["direction"]),
+            search=jnp.where(anew, _search_along(new_slope), search),
+            status=status,
+            steps=steps,
+            evaluations=state["evaluations"] + 1,
+            tries=jnp.where(anew, 0, tries),
+            history=jax.lax.dynamic_update_index_in_dim(state["history"], value, steps, 0),
+        )
 
     def evaluate(self, x):
         value, gradient = jax.value_and_grad(self.function)(x)
@@ -273,33 +308,34 @@ class _Search:
         return jnp.max(jnp.abs(gradient if self.box is None else x - jnp.clip(x - gradient, *self.box)))
 
     def direction(self, x, gradient, moves, changes):
-        """Returns `-H g` in the compact form (Byrd, Nocedal and Schnabel 1994, theorem 2.2); zero pairs drop out."""
+        """Returns `-H g` and its slope, by two loops (Nocedal 1980); pairs without curvature drop out."""
         steep = gradient
         if self.box is not None:
             low, high = self.box
             free = ~(((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0)))
             steep, moves, changes = gradient * free, moves * free, changes * free
-        products, squares = moves @ changes.T, changes @ changes.T
-        curvature, square = jnp.diagonal(products), jnp.diagonal(squares)
+        curvature, square = jnp.sum(moves * changes, 1), jnp.sum(changes**2, 1)
         known = curvature > jnp.finfo(x.dtype).eps * square  # in a box a masked pair may lose its curvature
+        weights = jnp.where(known, 1 / jnp.where(known, curvature, 1), 0)
+
+        def backward(q, pair):
+            move, change, weight = pair
+            along = weight * jnp.sum(move * q)
+            return q - along * change, along
+
+        def forward(step, pair):
+            move, change, weight, along = pair
+            return step + (along - weight * jnp.sum(change * step)) * move, None
+
+        q, along = jax.lax.scan(backward, steep, (moves, changes, weights), reverse=True)
         newest = jnp.argmax(jnp.where(known, jnp.arange(len(moves)), -1))
         length = jnp.sqrt(jnp.sum(steep**2))
         first = self.first_step / jnp.where(length > 0, length, 1)
         scale = jnp.where(known[newest], curvature[newest] / jnp.where(known[newest], square[newest], 1), first)
-        upper = jnp.where(known[:, None] & known, jnp.triu(products), 0) + jnp.diag(jnp.where(known, 0.0, 1.0))
-        inner = jnp.where(known[:, None] & known, scale * squares + jnp.diag(curvature), 0)
-        z = _solve_upper(upper, jnp.where(known, moves @ steep, 0), False)
-        w = _solve_upper(upper, inner @ z - scale * jnp.where(known, changes @ steep, 0), True)
-        step = scale * (steep - z @ changes) + w @ moves
-        downhill = (gradient @ step > 0) & jnp.isfinite(step).all()
-        return -jnp.where(downhill, step, first * steep)
-
-
-def _solve_upper(matrix, vector, transpose):
-    solved = jax.lax.linalg.triangular_solve(
-        matrix, vector[:, None], left_side=True, lower=False, transpose_a=transpose
-    )
-    return solved[:, 0]
+        step, _ = jax.lax.scan(forward, scale * q, (moves, changes, weights, along))
+        slope = jnp.sum(gradient * step)
+        downhill = (slope > 0) & jnp.isfinite(step).all()
+        return -jnp.where(downhill, step, first * steep), -jnp.where(downhill, slope, first * length**2)
 
 
 def _next(low, high, tries):

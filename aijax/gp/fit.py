@@ -187,8 +187,11 @@ def _fit(arrays: Sequence[Array], moved: Moved, rest: Any, options: _Options) ->
     starts = draw_starts(draws, moved, first, x, y, observed, options.restarts)
 
     def loss(line, probes):
+        # tied to the line: else XLA lifts out of the loop, and keeps, n x n differences for each coordinate
+        leaves, others = split_arrays(x)
+        leaves, line = jax.lax.optimization_barrier((leaves, line))
         here, by = moved.place((model, solver), line)
-        found = by.evidence(here, x, y, observed, probes)
+        found = by.evidence(here, others.join(leaves), y, observed, probes)
         return -jnp.where(found.converged, found.value + moved.log_prior(line), -jnp.inf)
 
     low, high = moved.edges(first)
