@@ -47,7 +47,7 @@ def build(config, sources):
     model = models.build(config.model, vocab_size=p + 1, context_length=3, depth=1, norm="none", tied=False)
 
     def apply_fn(params, tokens):
-        return model.apply({"params": params}, tokens)[:, -1, :p]
+        return model.apply({"params": params}, tokens, place=2)[:, :p]
 
     def loss_fn(params, batch, key):
         logits = apply_fn(params, batch["tokens"]).astype(jnp.float32)

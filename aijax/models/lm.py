@@ -107,6 +107,7 @@ class LanguageModel(nn.Module):
         mask: Bool[Array, "b s"] | None = None,
         places: Int[Array, "b t"] | None = None,
         cache: Cache | None = None,
+        place: int | Int[Array, "b"] | None = None,
         train: bool = False,
     ) -> Any:
         """Returns the logits, and the cache where there is one.
@@ -116,6 +117,8 @@ class LanguageModel(nn.Module):
           mask: True for tokens that may be attended to, default all; s is t, or the cache's size.
           places: positions of the tokens, default from 0 on, or from the cache's length on.
           cache: of `empty_cache`, or of the call before.
+          place: the only token whose logits are wanted, `[b, vocab_size]`, of all texts or of each: as far as it can,
+            the last block computes no other (see `aijax.models.transformer.Transformer`). Not with a cache.
           train: dropout and stochastic depth are on; they need the "dropout" rng.
         """
         length, dtypes = tokens.shape[1], {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -123,6 +126,8 @@ class LanguageModel(nn.Module):
         rotary = choose({"learned": False, "rotary": True}, self.positions, "positions")
         if self.tied and (self.num_outputs is not None or self.head_bias):
             raise ConfigError("tied: num_outputs and head_bias need a head of its own, so expected False, got True")
+        if place is not None and cache is not None:
+            raise ConfigError("place: logits of one token alone are for calls without a cache, got one")
         dynamic = (self.rotary_scaling or {}).get("rope_type") == "dynamic"
         if max(length, size) > self.context_length and not (rotary and dynamic):
             raise ConfigError(f"context_length: the model reads {self.context_length} tokens at once, got {size}")
@@ -143,7 +148,7 @@ class LanguageModel(nn.Module):
             x = x + rows.astype(x.dtype)
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         decoder = Transformer(self.depth, spec, self.stochastic_depth_rate, self.remat, self.scan, name="decoder")
-        x = decoder(x, mask=mask, angles=angles, cache=cache, train=train)
+        x = decoder(x, mask=mask, angles=angles, cache=cache, place=place, train=train)
         x, *new = x if cache is not None else (x,)
         head = embedding.attend if self.tied else self._head()
         logits = keep_batch_split(head(x))

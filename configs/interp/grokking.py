@@ -16,16 +16,16 @@ The published setting has not been run.
 from ml_collections import ConfigDict
 
 
-def get_config(size="small"):
-    if size not in ("small", "published"):
-        raise ValueError(f"expected small or published, got {size!r}")
+def get_config(size="full"):
+    if size not in ("full", "small", "published"):
+        raise ValueError(f"expected full, small or published, got {size!r}")
     small = size == "small"
     config = ConfigDict()
     config.experiment = "interp_grokking"
     config.seed = 0
     # all that is trained on at once: numbers of pairs that many devices can share
     config.batch_size = 1104 if small else 3840
-    config.total_steps = 6000 if small else 40_000
+    config.total_steps = {"full": 5000, "small": 6000, "published": 40_000}[size]
     config.data = ConfigDict(
         {"source": "modular_addition", "modulus": 47 if small else 113, "train_size": config.batch_size}
     )
@@ -43,7 +43,7 @@ def get_config(size="small"):
     config.optimizer = ConfigDict(
         {
             "name": "adamw",
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3 if size == "full" else 1e-3,
             "weight_decay": 1.0,
             "weight_decay_rules": ((".*", 1.0),),
             "b1": 0.9,
@@ -52,7 +52,7 @@ def get_config(size="small"):
     )
     config.schedule = ConfigDict({"name": "constant", "warmup_steps": 10})
     config.log_every_steps = 50
-    config.evaluate_every_steps = 100 if small else 500
+    config.evaluate_every_steps = 500 if size == "published" else 100
     config.checkpoint = ConfigDict({"every_fraction": 0.25, "keep_last": 2})
     config.tensorboard = True
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})

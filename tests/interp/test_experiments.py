@@ -45,8 +45,8 @@ def test_the_loss_of_grokking_keeps_its_digits(root):
 
 def test_what_grokking_cannot_do_is_told(root):
     module, _ = build(root)
-    with pytest.raises(ConfigError, match=r"config.num_frequencies: expected 1 to 23, got 27"):
-        build(root, ("num_frequencies", "27"))
+    with pytest.raises(ConfigError, match=r"config.num_frequencies: expected 1 to 56, got 57"):
+        build(root, ("num_frequencies", "57"))
     with pytest.raises(ConfigError, match=r"config.data.source: expected modular_addition, got 'digits'"):
         module.load(ConfigDict({"data": {"source": "digits"}}))
 

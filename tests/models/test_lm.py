@@ -44,6 +44,18 @@ def test_a_text_longer_than_the_context_is_refused(small_lm):
         model.apply({"params": params}, jnp.ones((1, 9), jnp.int32))
 
 
+@pytest.mark.parametrize("place", [2, jnp.array([0, 7])])
+def test_one_token_alone_gets_the_logits_that_it_has_among_all(quick_jit, small_lm, place):
+    model, params = small_lm
+    tokens = jax.random.randint(jax.random.key(3), (2, 8), 0, 11)
+    alone, among = quick_jit(
+        lambda tokens: [model.apply({"params": params}, tokens, **given) for given in ({"place": place}, {})]
+    )(tokens)
+    np.testing.assert_allclose(alone, among[np.arange(2), np.broadcast_to(place, 2)], atol=2e-6)
+    with pytest.raises(ConfigError, match="place: logits of one token alone are for calls without a cache"):
+        model.apply({"params": params}, tokens, cache=model.empty_cache(2, 8), place=2)
+
+
 def test_rotary_and_untied_have_their_own_parameters():
     model = models.LanguageModel(11, 8, 16, 1, 2, positions="rotary", tied=False)
     tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
