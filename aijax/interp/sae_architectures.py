@@ -11,14 +11,15 @@ batch, all begin with
 | `TopK`       | relu of the k largest h of each row               | dead latents reconstruct the error               |
 | `BatchTopK`  | the k n largest relu(h) of the batch of n rows    | the same                                         |
 | `Matryoshka` | as BatchTopK                                      | the same, and the mse_loss of nested prefixes    |
-| `JumpReLU`   | h where h > threshold                             | coefficient L (number, or tanh, of the active)   |
+| `JumpReLU`   | h where h > threshold                             | coefficient L (number, its square off a target,  |
+|              |                                                   | or tanh, of the active)                          |
 | `Gated`      | [g > 0] relu(exp(r) E x + b'), g = E x + b        | coefficient L sum_j relu(g_j) \|D_j\|, and the   |
 |              |                                                   | error of reconstruction from relu(g)             |
 
 Sources: T. Bricken et al., Towards monosemanticity (2023); L. Gao et al. (2024), sections 2.3 and A.2; B. Bussmann et
 al., BatchTopK (2024) and Matryoshka SAEs (2025); S. Rajamanoharan et al., Gated SAEs (2024), equations 4 to 8, and
 JumpReLU SAEs (2024), equations 9 to 12; T. Conerly et al., Dictionary learning optimization techniques (2025), for the
-tanh. Where implementations differ, the definitions are those of sae-lens 6.
+tanh; Gemma Scope 2 (2025) for the square. Where implementations differ, the definitions are those of sae-lens 6.
 """
 
 import dataclasses
@@ -233,9 +234,11 @@ class JumpReLU(_Dense):
     Args:
       coefficient: of the penalty.
       bandwidth: of the kernel, in units of h.
-      sparsity: "step", the number of active latents, or "tanh", the sum of `tanh(tanh_scale a_j |D_j|)`.
+      sparsity: "step", the number l of active latents; "quadratic", `2 (l - target_l0)^2 / target_l0`; or "tanh", the
+        sum of `tanh(tanh_scale a_j |D_j|)`.
       tanh_scale: of "tanh".
-      to_input: let the stand-in of `d a / d t`, with the other sign, also reach h.
+      target_l0: of "quadratic".
+      to_input: let the stand-ins, with the other sign, also reach h.
       dead_coefficient: of a penalty `relu(t_j - h_j) |D_j|` on dead latents.
       initial_threshold: of all latents.
       centre: take the decoder's bias off the input.
@@ -245,39 +248,43 @@ class JumpReLU(_Dense):
     bandwidth: Any = parameter(0.05, "positive")
     sparsity: str = static("step")
     tanh_scale: Any = parameter(4.0, "positive")
+    target_l0: Any = parameter(32.0, "positive")
     to_input: bool = static(False)
     dead_coefficient: Any = parameter(0.0, "nonnegative")
     initial_threshold: float = static(0.01)
     centre: bool = static(True)
 
     def check(self):
-        choose({"step": None, "tanh": None}, self.sparsity, "sparsity")
+        choose(dict.fromkeys(("step", "quadratic", "tanh")), self.sparsity, "sparsity")
 
     def extra(self, latents, dtype):
         return _Dense.extra(latents, dtype) | {"threshold": jnp.full(latents, self.initial_threshold, dtype)}
 
     def latents(self, params, pre):
         threshold = params["threshold"]
-        moved = zero_with_gradient(pre) if self.to_input else 0
-        slope = self._kernel(pre, threshold) * jax.lax.stop_gradient(threshold)
-        return jnp.where(pre > threshold, pre, 0) + slope * (moved - zero_with_gradient(threshold))
+        return jnp.where(pre > threshold, pre, 0) + jax.lax.stop_gradient(threshold) * self._stand_in(pre, threshold)
 
     def penalties(self, params, x, target, output, dead):
         threshold, norms = params["threshold"], row_norms(params["decoder"])
         pre = output.pre_activations
-        if self.sparsity == "step":
-            active = (pre > threshold) - self._kernel(pre, threshold) * zero_with_gradient(threshold)
-        else:
+        if self.sparsity == "tanh":
             active = jnp.tanh(self.tanh_scale * output.latents * norms)
-        losses = {"l0_loss": self.coefficient * jnp.mean(jnp.sum(active, axis=-1))}
+        else:
+            active = (pre > threshold) + self._stand_in(pre, threshold)
+        sizes = jnp.sum(active, axis=-1)
+        if self.sparsity == "quadratic":
+            sizes = 2 * (sizes - self.target_l0) ** 2 / self.target_l0
+        losses = {"l0_loss": self.coefficient * jnp.mean(sizes)}
         if dead is not None:
             below = jax.nn.relu(threshold - pre) * dead * norms
             losses["pre_act_loss"] = self.dead_coefficient * jnp.mean(jnp.sum(below, axis=-1))
         return losses
 
-    def _kernel(self, pre, threshold):
+    def _stand_in(self, pre, threshold):
+        """Zeros with the gradient of the step at h - t that the kernel gives."""
         near = jnp.abs(pre - threshold) < self.bandwidth / 2
-        return jax.lax.stop_gradient(near / self.bandwidth).astype(pre.dtype)
+        moved = (zero_with_gradient(pre) if self.to_input else 0) - zero_with_gradient(threshold)
+        return jax.lax.stop_gradient(near / self.bandwidth).astype(pre.dtype) * moved
 
 
 @noun

@@ -87,15 +87,19 @@ def _chosen(fields, centre):
 
 
 def _jumprelu(fields, centre):
+    sparsity = fields.take("jumprelu_sparsity_loss_mode", str, "step")
+    target = {"target_l0": fields.take("target_l0", float)} if sparsity == "quadratic" else {}
+    fields.skip("target_l0")
     return JumpReLU(
         coefficient=fields.take("l0_coefficient", float, 1.0),
         bandwidth=fields.take("jumprelu_bandwidth", float, 0.05),
-        sparsity=fields.take("jumprelu_sparsity_loss_mode", str, "step"),
+        sparsity=sparsity,
         tanh_scale=fields.take("jumprelu_tanh_scale", float, 4.0),
         to_input=fields.take("jumprelu_ste_to_input", bool, False),
         dead_coefficient=fields.take("pre_act_loss_coefficient", float, None) or 0.0,
         initial_threshold=fields.take("jumprelu_init_threshold", float, 0.01),
         centre=centre,
+        **target,
     )
 
 

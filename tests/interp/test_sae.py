@@ -125,25 +125,6 @@ def test_the_sparse_product_has_the_gradient_of_the_dense_one(problem):
             np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
-def test_the_step_of_jump_relu_has_the_gradient_of_its_kernel(problem):
-    params, x, dead = problem
-    params = params | {"threshold": np.linspace(0.1, 1, M)}
-    kind = sae_architecture("jumprelu", coefficient=0.2, bandwidth=0.8, centre=False, dead_coefficient=0.3)
-    with jax.enable_x64(True):
-        run = jax.jit(jax.grad(lambda params: sae_loss(kind, params, x, dead=dead), has_aux=True))
-        slopes, output = jax.tree.map(np.asarray, run(params))
-    pre = x @ params["encoder"].T + params["encoder_bias"]
-    threshold, norms = params["threshold"], np.linalg.norm(params["decoder"], axis=1)
-    np.testing.assert_allclose(output.losses["l0_loss"], 0.2 * np.mean(np.sum(pre > threshold, axis=1)))
-    near = (np.abs(pre - threshold) < 0.4) / 0.8
-    by_latents = 2 / N * (output.reconstruction - x) @ params["decoder"].T
-    below = 0.3 / N * dead * norms * (pre < threshold)
-    wanted = np.sum(-threshold * near * by_latents - 0.2 / N * near + below, axis=0)
-    np.testing.assert_allclose(slopes["threshold"], wanted, rtol=1e-10)
-    by_pre = by_latents * (pre > threshold) - below
-    np.testing.assert_allclose(slopes["encoder_bias"], by_pre.sum(axis=0), rtol=1e-10)
-
-
 def test_a_norm_of_another_power_and_rows_of_zeros(problem):
     params, x, _ = problem
     kind = sae_architecture("l1", power=0.5, weigh_by_decoder=False)
