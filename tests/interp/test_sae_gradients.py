@@ -59,7 +59,8 @@ def test_a_step_has_the_loss_and_the_gradient_of_loops(name, options, d_out):
                 moved[place] += step
                 values.append(loss_by_loops(name, kind, params | {part: moved}, params, x, target, dead))
             slope[place] = (values[0] - values[1]) / 2e-5
-        np.testing.assert_allclose((value - new.params[part]) / 1e-3, slope, rtol=1e-6, atol=1e-7, err_msg=part)
+        found = (value - np.asarray(new.params[part])) / 1e-3
+        np.testing.assert_allclose(found, slope, rtol=1e-6, atol=1e-7, err_msg=part)
 
 
 def loss_by_loops(name, kind, p, base, x, target, dead):
