@@ -103,11 +103,11 @@ def train(config, task, seed, batch_size, history=None):
 def spectrum(config, task, params):
     """Returns the density of the Hessian, its largest eigenvalue, its trace and the share of eigenvalues below 0."""
     matvec = landscape.hessian(task.loss_fn, params, task.train_set)
-    return measure(matvec, jax.random.key(config.seed), config.probes, config.lanczos_steps)
+    return measure(matvec, jax.random.key(config.seed), config.probes, config.lanczos_steps, config.trace_products)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def measure(matvec, key, probes, steps):
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def measure(matvec, key, probes, steps, trace_products):
     given = matvec, key, matvec.params
     top = linalg.eigsh(landscape.linearize(matvec), key, matvec.params, 1, tolerance=1e-4, fresh_products=8)
     options = {"num_samples": probes, "steps": steps, "batch_size": probes}
@@ -115,7 +115,7 @@ def measure(matvec, key, probes, steps):
         "density": landscape.spectral_density(*given, **options),
         "negative": landscape.negative_share(*given, threshold=1e-2, **options).value,
         "largest": top.values[0],
-        "trace": landscape.estimate_trace(*given, 40).value,
+        "trace": landscape.estimate_trace(*given, trace_products).value,
     }
 
 
@@ -138,18 +138,19 @@ def around(config, key, task, params, history, figures):
 def in_training(history, figures):
     """Draws the density at three times and the numbers at all."""
     steps, _, found = zip(*history, strict=True)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     for index in (0, 1, len(found) - 1):
         density = found[index]["density"]
         left.semilogy(density.grid, np.maximum(density.density, 1e-5), label=f"step {steps[index]}", linewidth=1)
     left.set(xlabel="eigenvalue of the Hessian", ylabel="density", ylim=(1e-5, None))
     left.legend(fontsize=8)
     for name in ("largest", "trace"):
-        right.plot(steps, [float(one[name]) for one in found], "o-", markersize=3, label=name)
-    right.set(xlabel="step", ylabel="eigenvalue", yscale="log")
-    right.plot(steps, [float(one["negative"]) for one in found], "s--", markersize=3, label="share below -0.01")
-    right.legend(fontsize=8)
+        middle.plot(steps, [float(one[name]) for one in found], "o-", markersize=3, label=name)
+    middle.set(xlabel="step", ylabel="largest eigenvalue, and trace", yscale="log")
+    middle.legend(fontsize=8)
+    right.plot(steps, [float(one["negative"]) for one in found], "o-", markersize=3)
+    right.set(xlabel="step", ylabel="share of eigenvalues below -0.01", ylim=(0, None))
     save(figures / "spectrum.png", figure)
     ends = {"start": found[0], "end": found[-1]}
     return {

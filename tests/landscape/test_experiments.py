@@ -39,7 +39,9 @@ def test_the_edge_of_stability_is_met(run):
 
 @pytest.mark.slow
 def test_the_landscape_of_digits(run):
-    words = ("steps=300", "grid=5", "measurements=3", "probes=2", "lanczos_steps=20", "curve.steps=100")
+    words = (
+        "steps=300", "grid=5", "measurements=3", "probes=2", "lanczos_steps=20", "trace_products=20", "curve.steps=100",
+    )  # fmt: skip
     metrics, figures = run("digits", *(f"--config.{word}" for word in words))
     assert figures == {"surface.png", "relief.png", "way.png", "spectrum.png", "paths.png"}
     assert metrics["barrier_matched"] < metrics["barrier_straight"]
