@@ -1,16 +1,20 @@
 """Grokking of modular addition (Nanda et al. 2023): a one-layer transformer without norms, full batches, AdamW.
 
-aijax run configs/interp/grokking.py               p = 47, half of the pairs, for CPUs
-aijax run configs/interp/grokking.py:published     p = 113, three in ten, d 128 and 40,000 steps, for accelerators
+aijax run configs/interp/grokking.py               p = 113, three pairs in ten, d 128: about 480 CPU seconds
+aijax run configs/interp/grokking.py:small         p = 47, half of the pairs, d 64
+aijax run configs/interp/grokking.py:published     as the first, with learning rate 1e-3 and 40,000 steps
 
-The small one, seed 0: all training pairs are right from step 300 on; of the others .43 at step 1,000, .57 at 3,000,
-.86 at 4,000, .99 from 5,100 on and all from 5,400 on. The circuit is there before it is seen: at step 1,000 the test
-loss is 12.3 and the restricted loss .45, at 3,000 they are 5.3 and .07; the excluded loss of the training pairs rises
-from 1.9 (step 500) to 13.5 (4,100). At the end the frequencies 1, 6, 13 and 22 have 96 % of the variance of the logits,
-65 % of the neurons are of one frequency to 85 % or more, the Gini coefficient of the embedding is .52, that of what
-neurons do to logits .71, and the sum of squared weights 636, from 1,528 at step 1,000. A step takes 28 ms of a core
-that is free. Fewer pairs take longer: with two in five of p = 53 less than half of the others were right at step 6,000.
-The published setting has not been run.
+The first has the published network and data, and twice the published learning rate, with which it takes a tenth of
+the steps. Seed 0: all training pairs are right from step 200 on; of the others .06 at step 500, .20 at 2,000, .39 at
+2,500, .92 at 3,000, .99 from 3,200 on and all from 3,400 on. The circuit is there before it is seen: at step 2,000 the
+test loss is 13.2 and the restricted loss .29, at 2,500 they are 6.3 and .018, while the excluded loss of the training
+pairs rises from .004 (step 800) to 1.9 and 7.3 (and to 19.6 at 3,200). The sum of squared weights falls from 3,240
+(step 1,000) to 937. At the end the frequencies 17, 18, 48 and 56 have 99 % of the variance of the logits, 61 % of the
+neurons are of one frequency to 85 % or more, the Gini coefficient of the embedding is .74, that of what neurons do to
+logits .84, and the test loss 2e-7.
+
+The small one, seed 0: .43 of the other pairs are right at step 1,000, .57 at 3,000, .86 at 4,000, .99 from 5,100 on
+and all from 5,400 on. The published setting has not been run.
 """
 
 from ml_collections import ConfigDict
