@@ -3,6 +3,14 @@
 XLA allocates the temporary arrays of a program anew at every run. glibc gives blocks as large as these back to the
 system at once, which clears and maps every page of them again at the next run: for a small vision transformer that is a
 fifth of the time of a training step.
+
+What is kept may lie in pieces. An aligned array leaves a few bytes before and after it, which glibc (2.36) puts on a
+list of small pieces for the thread; where something that stays takes them, the place of the array is too small for it
+at the next run, and the process grows by all of it once more (2075 MB in place of 1312 for the ViT of
+`benchmarks/vit.py` at 32 x 32). Without such lists this did not happen; pages of 2 MB save time beside. Both can be
+asked for only before a process starts:
+
+    GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.hugetlb=1 aijax run CONFIG
 """
 
 import ctypes
