@@ -148,7 +148,9 @@ def draw_grokking(path, records, found, power, keys):
     for label, (name, colour) in curves.items():
         losses.plot(*points(records, name), label=label, color=colour, linewidth=1.4)
     losses.set(yscale="log", xlabel="step", title="loss, nats")
-    losses.legend(fontsize=8, frameon=False)
+    low, high = losses.get_ylim()
+    losses.set_ylim(top=high * (high / low) ** 0.3)  # room for the legend
+    losses.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     for label, (name, colour) in {
         "embedding": ("progress/embedding_gini", "#4878a8"),
         "neurons to logits": ("progress/neurons_to_logits_gini", "#6a9f58"),
@@ -158,7 +160,8 @@ def draw_grokking(path, records, found, power, keys):
     squares = weights.twinx()
     squares.plot(*points(records, "progress/sum_of_squared_weights"), "--", color="#888888", linewidth=1)
     squares.set_ylabel("sum of squared weights (dashed)", fontsize=8)
-    weights.set(xlabel="step", title="Gini coefficients; share of neurons", ylim=(0, 1))
+    squares.set_ylim(0, 1.35 * squares.get_ylim()[1])
+    weights.set(xlabel="step", title="Gini coefficients; share of neurons", ylim=(0, 1.35))
     weights.legend(fontsize=8, frameon=False)
     shares, frequencies = np.asarray(found["neuron_shares"]), np.asarray(found["neuron_frequencies"])
     neurons.hist([shares[np.isin(frequencies, keys)], shares[~np.isin(frequencies, keys)]], np.linspace(0, 1, 21),

@@ -1,20 +1,33 @@
 """Grokking of modular addition (Nanda et al. 2023): a one-layer transformer without norms, full batches, AdamW.
 
-aijax run configs/interp/grokking.py               p = 113, three pairs in ten, d 128: about 480 CPU seconds
+aijax run configs/interp/grokking.py               p = 113, 3,840 of the 12,769 pairs, d 128: 8 CPU minutes
 aijax run configs/interp/grokking.py:small         p = 47, half of the pairs, d 64
-aijax run configs/interp/grokking.py:published     as the first, with learning rate 1e-3 and 40,000 steps
+aijax run configs/interp/grokking.py:published     as the first, with the paper's learning rate of 1e-3, 40,000 steps
 
-The first has the published network and data, and twice the published learning rate, with which it takes a tenth of
-the steps. Seed 0: all training pairs are right from step 200 on; of the others .06 at step 500, .20 at 2,000, .39 at
-2,500, .92 at 3,000, .99 from 3,200 on and all from 3,400 on. The circuit is there before it is seen: at step 2,000 the
-test loss is 13.2 and the restricted loss .29, at 2,500 they are 6.3 and .018, while the excluded loss of the training
-pairs rises from .004 (step 800) to 1.9 and 7.3 (and to 19.6 at 3,200). The sum of squared weights falls from 3,240
-(step 1,000) to 937. At the end the frequencies 17, 18, 48 and 56 have 99 % of the variance of the logits, 61 % of the
-neurons are of one frequency to 85 % or more, the Gini coefficient of the embedding is .74, that of what neurons do to
-logits .84, and the test loss 2e-7.
+It gave, with seed 0:
 
-The small one, seed 0: .43 of the other pairs are right at step 1,000, .57 at 3,000, .86 at 4,000, .99 from 5,100 on
-and all from 5,400 on. The published setting has not been run.
+| step | test accuracy | test loss | restricted loss | excluded loss, training pairs | squared weights | pure neurons |
+|---|---|---|---|---|---|---|
+| 200 | .04 | 15.2 | 4.1 | .05 | 3379 | 0 |
+| 1000 | .10 | 20.4 | 1.7 | .006 | 3235 | 0 |
+| 2000 | .20 | 13.2 | .29 | 1.9 | 2469 | 0 |
+| 2500 | .39 | 6.3 | .018 | 7.3 | 2202 | .02 |
+| 3000 | .92 | .29 | 5e-6 | 17.2 | 1774 | .12 |
+| 3300 | .996 | .010 | 1e-7 | 18.9 | 1463 | .23 |
+| 3400 | 1 | 9e-4 | 6e-8 | 16.4 | 1365 | .27 |
+| 5000 | 1 | 2e-7 | 4e-8 | 7.3 | 937 | .61 |
+
+All training pairs are right from step 200 on. The circuit grows while nothing is to be seen of it: the restricted loss
+falls and the excluded loss rises for 2,000 steps before most of the other pairs are right; weights are cleaned up last.
+At the end the frequencies 17, 18, 48 and 56 have 99 % of the variance of the logits (the fifth that is looked for, 36,
+has next to nothing), pure neurons are of one frequency to 85 % or more, the Gini coefficient of the embedding is .74,
+that of what neurons do to logits .84. Step 4,000, when little but the cleaning up is left, comes after 6 CPU minutes.
+
+The small one, seed 0: all training pairs are right from step 300 on; of the others .43 at step 1,000, .57 at 3,000,
+.86 at 4,000, .99 from 5,100 on and all from 5,400 on. At step 1,000 the test loss is 12.3 and the restricted loss .45,
+at 3,000 they are 5.3 and .07. At the end the frequencies 1, 6, 13 and 22 have 96 % of the variance of the logits, 65 %
+of the neurons are pure. Fewer pairs take longer: with two in five of p = 53 less than half of the others were right at
+step 6,000. The last of the three has not been run.
 """
 
 from ml_collections import ConfigDict
