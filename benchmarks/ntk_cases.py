@@ -8,11 +8,12 @@ import itertools
 
 import numpy as np
 
-EXAMPLES = {"mlp": 32, "cnn": 16, "vit": 8, "embedding": 2}
+EXAMPLES = {"mlp": 32, "cnn": 16, "vit": 8, "embedding": 2, "remat": 16, "inverse": 16, "slices": 16}
 SHAPES = {"mlp": (784,), "cnn": (16, 16, 3), "vit": (16, 16, 3)}
 MLP = (784, 512, 512, 512, 512, 10)
 CNN = (3, 64, 64, 64, 64, 64)
 WIDTH, HEADS, BLOCKS, TOKENS, HIDDEN, CLASSES, VOCABULARY = 64, 4, 2, 16, 128, 10, 1000
+DENSE = 128
 
 
 def make(case):
@@ -27,6 +28,15 @@ def make(case):
     if case == "embedding":
         params = {"table": normal(VOCABULARY, WIDTH, scale=1.0), "readout": normal(WIDTH, CLASSES)}
         return embedding, params, *random.integers(0, VOCABULARY, size=(2, n, TOKENS)).astype(np.int32)
+    if case in ("remat", "inverse", "slices"):
+        layers = [normal(DENSE, DENSE) for _ in range(3)]
+        params = {"layers": layers, "readout": normal(DENSE, CLASSES)}
+        if case == "inverse":
+            params["layers"] = [2 * np.eye(DENSE, dtype=np.float32) + 0.3 * layer for layer in layers]
+        if case == "slices":
+            params["layers"] = np.concatenate([layer.ravel() for layer in layers])
+        forward = {"remat": remat, "inverse": inverse, "slices": slices}[case]
+        return forward, params, *random.normal(size=(2, n, DENSE)).astype(np.float32)
     if case == "mlp":
         params = [{"w": normal(a, b), "b": normal(b, scale=0.1)} for a, b in itertools.pairwise(MLP)]
         forward = mlp
@@ -102,6 +112,38 @@ def embedding(params, tokens):
     import jax.numpy as jnp
 
     return jnp.tanh(params["table"][tokens]).mean(1) @ params["readout"]
+
+
+def remat(params, x):
+    """Three blocks of a product and tanh whose insides are computed again in the reverse pass, a readout."""
+    import jax
+    import jax.numpy as jnp
+
+    for layer in params["layers"]:
+        x = jax.checkpoint(lambda w, h: h + jnp.tanh(h @ w))(layer, x)
+    return x @ params["readout"]
+
+
+def inverse(params, x):
+    """A product with the inverse of a matrix, two solutions of linear systems, each with tanh, a readout."""
+    import jax.numpy as jnp
+
+    first, *rest = params["layers"]
+    x = jnp.tanh(x @ jnp.linalg.inv(first))
+    for layer in rest:
+        x = jnp.tanh(jnp.linalg.solve(layer, x.T).T)
+    return x @ params["readout"]
+
+
+def slices(params, x):
+    """Three products with matrices cut out of one vector, the columns of the last in another order, a readout."""
+    import jax.numpy as jnp
+
+    size = DENSE * DENSE
+    for i in range(3):
+        layer = params["layers"][i * size : (i + 1) * size].reshape(DENSE, DENSE)
+        x = jnp.tanh(x @ (layer[:, jnp.arange(DENSE)[::-1]] if i == 2 else layer))
+    return x @ params["readout"]
 
 
 def infinite(stax, readout):

@@ -69,7 +69,8 @@ def empirical_ntk(
 
     Raises:
       ConfigError: shapes that do not agree, parameters or outputs that are not floating-point, a function that is not
-        pure or cannot be traced, examples that interact though independence was said, an unknown contraction.
+        pure or cannot be traced, examples that interact though independence was said, an unknown contraction,
+        a memory limit that is not positive.
 
     >>> f = lambda params, x: x @ params["w"]
     >>> empirical_ntk(f, {"w": jnp.ones((3, 2))}, jnp.eye(3)[:2], trace_outputs=True).tolist()
@@ -152,6 +153,8 @@ def tangent_kernel(
       memory_limit: bytes that pairing may hold in between.
       where: what the function is called, for messages.
     """
+    if not memory_limit > 0:
+        raise ConfigError(f"memory_limit: expected a positive number of bytes, got {memory_limit}")
     params, inputs1, inputs2 = jax.tree.map(as_array, (params, inputs1, inputs2))
     pairs, tree = tangents(function, params, inputs1, inputs2, kinds, mapped, contraction, where)
     kernels = [

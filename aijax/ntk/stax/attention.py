@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from aijax.errors import ConfigError, did_you_mean
 from aijax.ntk.stax.kernel import Kernel, diagonal
 from aijax.ntk.stax.layer import Layer, layer, standard_normal
+from aijax.ntk.stax.linear import check_stds
 from aijax.ntk.stax.masking import all_masked, supports_masking
 from aijax.ntk.stax.positions import Positions
 from aijax.ntk.stax.requirements import Bool, Diagonal, requires
@@ -88,13 +89,22 @@ def GlobalSelfAttention(
     Padding (see `supports_masking`) is outside the softmax and has no embedding.
 
     Raises:
-      ConfigError: numbers of channels or heads that are not positive, unknown names; for a kernel without
-        `linear_scaling`, a mechanism other than "IDENTITY", for which no closed form is known.
+      ConfigError: numbers of channels or heads that are not positive, negative standard deviations, unknown names;
+        for a kernel without `linear_scaling`, a mechanism other than "IDENTITY", for which no closed form is known.
     """
     counts = {"n_chan_out": n_chan_out, "n_chan_key": n_chan_key, "n_chan_val": n_chan_val, "n_heads": n_heads}
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"GlobalSelfAttention: {name}={value!r}, expected a positive number")
+    check_stds(
+        "GlobalSelfAttention",
+        W_key_std=W_key_std,
+        W_value_std=W_value_std,
+        W_query_std=W_query_std,
+        W_out_std=W_out_std,
+        b_std=b_std,
+        W_pos_emb_std=W_pos_emb_std,
+    )
     if attention_mechanism not in list(AttentionMechanism):
         near = did_you_mean(str(attention_mechanism), AttentionMechanism)
         raise ConfigError(f"GlobalSelfAttention: unknown attention_mechanism {attention_mechanism!r}{near}")

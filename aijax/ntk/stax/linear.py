@@ -195,13 +195,18 @@ def affine_kernel(kernel: Kernel, fan_in: int, W_std, b_std, parameterization: s
     return kernel.replace(**new, is_gaussian=True)
 
 
+def check_stds(name: str, **stds) -> None:
+    """Raises a `ConfigError` for a standard deviation that is known to be negative or no number."""
+    for argument, value in stds.items():
+        if isinstance(value, (int, float, np.generic, np.ndarray)) and not value >= 0:
+            raise ConfigError(f"{name}: {argument}={value}, expected a standard deviation that is not negative")
+
+
 def check_affine(name: str, width: int, W_std, b_std, parameterization: str, s) -> None:
     """Raises a `ConfigError` for arguments that no layer with random weights can have."""
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise ConfigError(f"{name}: {width!r} output channels, expected a positive number")
-    for argument, value in (("W_std", W_std), ("b_std", b_std)):
-        if isinstance(value, (int, float, np.generic, np.ndarray)) and not value >= 0:
-            raise ConfigError(f"{name}: {argument}={value}, expected a standard deviation that is not negative")
+    check_stds(name, W_std=W_std, b_std=b_std)
     if parameterization not in PARAMETERIZATIONS:
         near = did_you_mean(str(parameterization), PARAMETERIZATIONS)
         raise ConfigError(f"{name}: unknown parameterization {parameterization!r}{near}")

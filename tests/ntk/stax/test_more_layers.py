@@ -200,6 +200,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: stax.Aggregate(implementation="DENS"), "DENSE"),
         (lambda: stax.Aggregate(2)[1]((), X1, pattern=jnp.ones((3, 3, 3))), "pattern"),
         (lambda: stax.GlobalSelfAttention(1, 1, 0, 1), "n_chan_val"),
+        (lambda: stax.GlobalSelfAttention(1, 1, 1, 1, W_key_std=-1.0), "W_key_std=-1.0"),
         (lambda: stax.GlobalSelfAttention(1, 1, 1, 1, attention_mechanism="SOFT"), "SOFTMAX"),
         (lambda: stax.GlobalSelfAttention(1, 1, 1, 1, linear_scaling=False)[2](X1), "closed form"),
         (lambda: stax.GlobalSelfAttention(1, 1, 1, 1, pos_emb_type="ADD"), "pos_emb_type"),
