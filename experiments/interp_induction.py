@@ -152,11 +152,11 @@ def draw_induction(path, log, found, named, tokens):
     losses.legend(fontsize=8, frameon=False)
     layers, heads = found["ablated"].shape
     for kind, colour in KINDS.items():
+        scores.plot([], [], color=colour, linewidth=1.2, label=kind.replace("_", "-"))
         for layer, head in np.ndindex(layers, heads):
             steps, values = points(records, f"validation/{kind}_{layer}_{head}")
-            label = kind.replace("_", "-") if (layer, head) == (0, 0) else None
             is_named = (layer, head) in named[kind]
-            scores.plot(steps, values, color=colour, alpha=1 if is_named else 0.25, linewidth=1.2, label=label)
+            scores.plot(steps, values, color=colour, alpha=1 if is_named else 0.25, linewidth=1.2)
     scores.set(xlabel="step", title="scores of heads (strong: named)", ylim=(0, 1))
     scores.legend(fontsize=8, frameon=False)
     names = [f"{layer}.{head}" for layer, head in np.ndindex(layers, heads)]
@@ -177,7 +177,8 @@ def draw_induction(path, log, found, named, tokens):
         table = found["key_composition"][0, :, 1]
         composed.imshow(table, cmap="Greens", vmin=0)
         for place in np.ndindex(table.shape):
-            composed.text(place[1], place[0], f"{table[place]:.2f}", ha="center", va="center", fontsize=8)
+            colour = "white" if table[place] > 0.6 * table.max() else "black"
+            composed.text(place[1], place[0], f"{table[place]:.2f}", ha="center", va="center", fontsize=8, color=colour)
         composed.set(title="composition of keys", ylabel="head of layer 0", xlabel="head of layer 1")
         composed.set(xticks=range(heads), yticks=range(heads))
     else:
