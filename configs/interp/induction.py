@@ -17,8 +17,8 @@ parameters. It gave, on sequences held out (nats, of the tokens that the context
   layer). The other tokens stay at chance (3.8 nats; log 40 = 3.69), but for 4.5 nats in the midst of the change.
 - In the same steps heads of layer 1 become induction heads (scores of .95 to .99) and of layer 0 previous-token heads
   (.55 to .91). Of seed 0, what 0.3 writes reaches the keys of the three induction heads (composition .26 to .30) more
-  than those of the head that is none (.08). Without 0.3 the loss is 3.62, without 0.2, which is not named, 2.46, without
-  1.3 .94, and without 1.0 it hardly rises.
+  than those of the head that is none (.08). Without 0.3 the loss is 3.62, without 0.2, which is not named, 2.46, and
+  without 1.3 .94; without 1.0 it hardly rises.
 - One layer does not get there: no head has a score above .07, and after step 300 no 50 steps gain more than .10 nats.
 
 The learning rate rises for 800 steps: the change comes late, and is steep when it comes. Positions are rotary: with a
