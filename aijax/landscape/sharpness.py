@@ -3,6 +3,8 @@
 sam         L(theta + rho g / |g|) - L(theta)                                       (Foret et al. 2021)
 adaptive    L(theta + rho T^2 g / |T g|) - L(theta),      T = |theta| + eta          (Kwon et al. 2021)
 average     E L(theta + sigma e) - L(theta),      e standard normal
+
+Where the gradient is zero there is no step to take, and the first two are zero.
 """
 
 import jax
@@ -31,7 +33,8 @@ def sam_sharpness(loss_fn: LossFn, params: Params, batches: Any, rho: float = 0.
     1.25
     """
     slope = _gradient(loss_fn, params, batches, rho)
-    return _rise(loss_fn, params, batches, jax.tree.map(lambda g: g * (rho / norm(slope)), slope))
+    factor = _step_over(rho, norm(slope))
+    return _rise(loss_fn, params, batches, jax.tree.map(lambda g: g * factor, slope))
 
 
 def adaptive_sharpness(loss_fn: LossFn, params: Params, batches: Any, rho: float = 0.5, eta: float = 0.01) -> Array:
@@ -43,8 +46,8 @@ def adaptive_sharpness(loss_fn: LossFn, params: Params, batches: Any, rho: float
     """
     slope = _gradient(loss_fn, params, batches, rho)
     sizes = jax.tree.map(lambda p: jnp.abs(p) + eta, params)
-    length = norm(jax.tree.map(jnp.multiply, sizes, slope))
-    return _rise(loss_fn, params, batches, jax.tree.map(lambda t, g: t**2 * g * (rho / length), sizes, slope))
+    factor = _step_over(rho, norm(jax.tree.map(jnp.multiply, sizes, slope)))
+    return _rise(loss_fn, params, batches, jax.tree.map(lambda t, g: t**2 * g * factor, sizes, slope))
 
 
 def average_sharpness(
@@ -81,6 +84,10 @@ def _gradient(loss_fn, params, batches, rho):
     if not rho > 0:
         raise ConfigError(f"rho: expected a positive length, got {rho!r}")
     return jax.grad(lambda p: mean_loss(loss_fn, p, batches))(params)
+
+
+def _step_over(rho, length):
+    return jnp.where(length > 0, rho / jnp.where(length > 0, length, 1), 0)
 
 
 def _rise(loss_fn, params, batches, step):

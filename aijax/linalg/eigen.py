@@ -93,7 +93,8 @@ def eigsh(
         nothing is traced; for products that are slow within compiled loops, as convolutions are on CPUs.
 
     Raises:
-      ConfigError: more values than the dimension, a subspace that leaves no room, an unknown `which` or `loop`.
+      ConfigError: more values than the dimension, a subspace that leaves no room, an unknown `which` or `loop`; a loop
+        from the host within a transformation.
 
     Source: Wu and Simon 2000; the bound is Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1.
 
@@ -209,6 +210,10 @@ def _search_from_host(matvec, space, key, shape):
                 image = _random_from_host(space, state, key)
             else:
                 image = matvec(_row_from_host(state.basis, state.index))
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(image)):
+                raise ConfigError(
+                    "loop: 'host' needs values that are known; within jit, vmap or grad expected 'compiled'"
+                )
             state = _grow_from_host(space, state, image)
         state = _restart_from_host(space, state)
     return state

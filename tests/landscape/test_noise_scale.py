@@ -62,3 +62,8 @@ def test_sharpness_is_that_of_references(read_case, name):
         landscape.sam_sharpness(*given, 0)
     with pytest.raises(ConfigError, match="key: noise is drawn at random"):
         landscape.average_sharpness(*given)
+
+
+def test_where_the_gradient_is_zero_no_step_makes_the_loss_rise():
+    given = lambda w, x: jnp.mean(x * w**2), jnp.zeros(2), jnp.ones((3, 2))
+    assert landscape.sam_sharpness(*given) == 0 == landscape.adaptive_sharpness(*given)

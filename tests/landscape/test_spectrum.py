@@ -68,6 +68,8 @@ def test_more_eigenvalues_than_parameters_are_refused():
         landscape.compute_hessian_eigenvalues(lambda w, x: jnp.mean(x @ w**2), jnp.ones(3), jnp.eye(3), 4)
     with pytest.raises(ConfigError, match="loop: unknown value 'no'"):
         landscape.compute_hessian_eigenvalues(lambda w, x: jnp.mean(x @ w**2), jnp.ones(3), jnp.eye(3), 1, loop="no")
+    with pytest.raises(ConfigError, match="loop: 'host' needs values that are known"):
+        jax.eval_shape(lambda d: linalg.eigsh(lambda v: d * v, jax.random.key(0), 3, 1, loop="host"), jnp.ones(3))
 
 
 @pytest.mark.parametrize(
