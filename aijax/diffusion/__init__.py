@@ -46,6 +46,7 @@ from aijax.diffusion.samplers import (
     LCM,
     LMS,
     PNDM,
+    TCD,
     AdaptiveODE,
     Consistency,
     DPMAdaptive,
@@ -71,9 +72,9 @@ from aijax.diffusion.thresholds import Clip, DynamicThreshold
 from aijax.diffusion.variational import hybrid_loss, variational_bound, variational_loss
 
 __all__ = [
-    "DDIM", "DDPM", "DPM2", "EDM", "LCM", "LMS", "PNDM", "VE", "VP", "AdaptiveODE", "Clip", "Consistency", "Cosine",
-    "DPMAdaptive", "DPMpp2S", "DPMppSDE", "DynamicThreshold", "Euler", "EulerMaruyama", "Flow", "Grid", "Heun",
-    "Known", "LatentModel", "Linear", "Multistep", "PredictorCorrector", "ProbabilityFlow", "Process",
+    "DDIM", "DDPM", "DPM2", "EDM", "LCM", "LMS", "PNDM", "TCD", "VE", "VP", "AdaptiveODE", "Clip", "Consistency",
+    "Cosine", "DPMAdaptive", "DPMpp2S", "DPMppSDE", "DynamicThreshold", "Euler", "EulerMaruyama", "Flow", "Grid",
+    "Heun", "Known", "LatentModel", "Linear", "Multistep", "PredictorCorrector", "ProbabilityFlow", "Process",
     "ReverseDiffusion", "Singlestep", "SubVP", "Table", "UniPC", "add_noise", "as_kind", "bits_of_images",
     "bits_per_dim", "classifier_free", "classifier_free_batch", "classifier_guidance", "compare_images",
     "consistency_distillation_loss", "consistency_fn", "consistency_ratios", "consistency_training_loss", "convert",

@@ -5,11 +5,12 @@ returns the process, sampler, grid, prediction and constraint that do the same. 
 ("Euler", "Heun", "LMS", "KDPM2") run here in the coordinates of the process, x / sqrt(1 + rho^2), and give the same
 samples.
 
-Three things are not the same. DDIM and PNDM with "linspace" or "trailing" spacing step to the next time of their grid,
+Four things are not the same. DDIM and PNDM with "linspace" or "trailing" spacing step to the next time of their grid,
 where the published classes subtract T // N whatever the grid. PNDM of a network that predicts v mixes the eps of its
 last calls, where the class mixes v and turns the mixture into eps by the newest x alone, which is of order 1. And a
 Runge-Kutta step of PNDM over an odd number of indices goes to the index in its middle that the network is told, where
-the class first goes to the one after it.
+the class first goes to the one after it. And Euler's method with churn asks the network after the noise is added
+(Karras et al. 2022, algorithm 2), where the classes ask before.
 """
 
 import math
@@ -41,7 +42,7 @@ from aijax.diffusion.published_grids import (
 )
 from aijax.diffusion.samplers.base import Sampler
 from aijax.diffusion.samplers.multistep import LMS, Multistep, UniPC
-from aijax.diffusion.samplers.one_step import DDIM, DDPM, LCM, Consistency
+from aijax.diffusion.samplers.one_step import DDIM, DDPM, LCM, TCD, Consistency
 from aijax.diffusion.samplers.pndm import PNDM
 from aijax.diffusion.samplers.singlestep import Singlestep, block_orders
 from aijax.diffusion.samplers.two_stage import DPM2, Euler, Heun
@@ -72,8 +73,8 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int, **options: Any) 
       name: the class of the config (`_class_name`), with or without "Scheduler", such as "DDIM".
       config: its fields; those left out have their published defaults.
       steps: how many are asked for, at least 1.
-      **options: of each step or call: `eta` and `use_clipped_model_output` of DDIM; `s_churn`, `s_tmin`, `s_tmax`,
-        `s_noise` of Euler and EDM; `original_inference_steps` of LCM.
+      **options: of each step or call: `eta` of DDIM and TCD; `use_clipped_model_output` of DDIM; `s_churn`, `s_tmin`,
+        `s_tmax`, `s_noise` of Euler and EDM; `original_inference_steps` of LCM and TCD.
 
     Raises:
       ConfigError: a class or a value that is not known.
@@ -120,7 +121,10 @@ def _ddpm(config, steps, options):
     }  # fmt: skip
     variance = choose(names, config.get("variance_type", "fixed_small"), "variance_type")
     grid = index_grid(table, indices_of(table, config, steps, "leading"))
-    return Scheduler(table, DDPM(variance), grid, _prediction(config), _threshold(config, clips=True))
+    # the class leaves noise out at index 0 alone, which a grid may not reach; the smaller variance is 0 there anyway
+    noise_last = variance == "large" and grid.times[-2] > 0
+    sampler = DDPM(variance, noise_last=bool(noise_last))
+    return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=True))
 
 
 def _ddim(config, steps, options):
@@ -156,6 +160,13 @@ def _lcm(config, steps, options):
     grid = index_grid(table, consistency_indices(table.num_levels, steps, original))
     sampler = LCM(time_scale=float(config.get("timestep_scaling", 10.0)))
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
+
+
+def _tcd(config, steps, options):
+    table = table_of(config, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    original = options.get("original_inference_steps", config.get("original_inference_steps", 50))
+    grid = index_grid(table, consistency_indices(table.num_levels, steps, original), table.ratio(0))
+    return Scheduler(table, TCD(float(options.get("eta", 0.3))), grid, _prediction(config))
 
 
 def _dpm_multistep(config, steps, options):
@@ -236,11 +247,11 @@ def _deis(config, steps, options):
     return Scheduler(table, sampler, grid, _prediction(config), _threshold(config, clips=False))
 
 
-def _in_sigma(make):
+def _in_sigma(make, **betas):
     """The classes that keep x in x_0 + sigma n: their levels are interpolated linearly in sigma."""
 
     def maker(config, steps, options):
-        table = table_of(config, divides=True, **(HEUN_BETAS if make in (_heun, _dpm2, _dpm2_ancestral) else {}))
+        table = table_of(config, divides=True, **betas)
         times = fractional_indices(table, config, steps)
         ratios = np.interp(times, np.arange(table.num_levels), table.ratio(np.arange(table.num_levels)))
         spaced = respaced(config, ratios[0], ratios[-1], steps)
@@ -254,30 +265,6 @@ def _in_sigma(make):
         )
 
     return maker
-
-
-def _euler(options):
-    return Euler(**_churn(options))
-
-
-def _euler_ancestral(options):
-    return DDIM(1.0)
-
-
-def _heun(options):
-    return Heun()
-
-
-def _dpm2(options):
-    return DPM2()
-
-
-def _dpm2_ancestral(options):
-    return DPM2(eta=1.0)
-
-
-def _lms(options):
-    return LMS(options.get("order", 4))
 
 
 def _edm(config, steps, options):
@@ -303,17 +290,21 @@ def _edm_grid(config, steps):
     grid = make_grid(process, steps, spacing, **rho)
     last = config.get("final_sigmas_type", "zero")
     if last == "sigma_min":
-        ratios = np.append(grid.ratios[:-1], grid.ratios[-2])
+        ratios = np.append(grid.ratios[:-1], process.sigma_min)
         grid = Grid(ratios, np.ones(steps + 1), ratios)
     return process, grid, last
 
 
-def _flow(config, steps, options):
+def _flow(config, steps, options, stochastic=False):
     process, shift, num_levels = Flow(), config.get("shift", 1.0), config.get("num_train_timesteps", 1000)
     least = shift_times(1 / num_levels, shift)
     times = np.append(shift_times(np.linspace(1.0, least, steps), shift), 0.0)
-    sampler = Consistency() if config.get("stochastic_sampling", False) else DDIM()
+    sampler = Consistency() if stochastic or config.get("stochastic_sampling", False) else DDIM()
     return Scheduler(process, sampler, Grid(times, 1 - times, times), "velocity")
+
+
+def _flow_lcm(config, steps, options):
+    return _flow(config, steps, options, stochastic=True)
 
 
 def _consistency(config, steps, options):
@@ -335,13 +326,17 @@ UNSUPPORTED = {
 }  # fmt: skip
 """Fields that no class here follows, and the values at which they change nothing."""
 
+FLOW_FIELDS = {
+    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "invert_sigmas": False,
+    "shift_terminal": None,
+}  # fmt: skip
+"""The same of flow-matching classes."""
+
 UNSUPPORTED_BY = {
     "EulerDiscrete": {"sigma_min": None, "sigma_max": None},
-    "FlowMatchEulerDiscrete": {
-        "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "invert_sigmas": False,
-        "shift_terminal": None,
-    },
-}  # fmt: skip
+    "FlowMatchEulerDiscrete": FLOW_FIELDS,
+    "FlowMatchLCM": FLOW_FIELDS | {"scale_factors": None},
+}
 """The same of one class each."""
 
 HEUN_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
@@ -352,19 +347,21 @@ CLASSES = {
     "DDIMInverse": _ddim_inverse,
     "PNDM": _pndm,
     "LCM": _lcm,
+    "TCD": _tcd,
     "DPMSolverMultistep": _dpm_multistep,
     "DPMSolverSinglestep": _dpm_singlestep,
     "UniPCMultistep": _unipc,
     "DEISMultistep": _deis,
-    "EulerDiscrete": _in_sigma(_euler),
-    "EulerAncestralDiscrete": _in_sigma(_euler_ancestral),
-    "HeunDiscrete": _in_sigma(_heun),
-    "KDPM2Discrete": _in_sigma(_dpm2),
-    "KDPM2AncestralDiscrete": _in_sigma(_dpm2_ancestral),
-    "LMSDiscrete": _in_sigma(_lms),
+    "EulerDiscrete": _in_sigma(lambda options: Euler(**_churn(options))),
+    "EulerAncestralDiscrete": _in_sigma(lambda options: DDIM(1.0)),
+    "HeunDiscrete": _in_sigma(lambda options: Heun(), **HEUN_BETAS),
+    "KDPM2Discrete": _in_sigma(lambda options: DPM2(), **HEUN_BETAS),
+    "KDPM2AncestralDiscrete": _in_sigma(lambda options: DPM2(eta=1.0), **HEUN_BETAS),
+    "LMSDiscrete": _in_sigma(lambda options: LMS(options.get("order", 4))),
     "EDMEuler": _edm,
     "EDMDPMSolverMultistep": _edm_multistep,
     "FlowMatchEulerDiscrete": _flow,
+    "FlowMatchLCM": _flow_lcm,
     "CMStochasticIterative": _consistency,
 }
 """Published class names, and what makes their nouns of `(config, steps, options)`."""

@@ -24,7 +24,8 @@ class Table(Process):
     """The variance-preserving process of T betas; time is the index, from 0 to T - 1.
 
     Args:
-      betas: `[T]`, each in (0, 1); the last may be 1 (zero terminal SNR).
+      betas: `[T]`, each in (0, 1); the last may be 1 (zero terminal SNR), or below 0 where `monotone` is False, as in
+        published tables that end with alpha_bar = 2^-24 in place of 0.
       monotone: whether the betas are to be refused where they fall, default True; levels left out of a table, or a
         log-SNR that is steep in its middle, give betas that do.
 
@@ -46,7 +47,8 @@ class Table(Process):
         if not hasattr(betas, "shape") or betas.ndim != 1 or len(betas) < 2:
             raise ConfigError(f"betas: expected a list of at least 2 numbers, got {betas!r}")
         if isinstance(betas, np.ndarray):
-            bad = (betas <= 0) | (betas > 1) | ((betas == 1) & (np.arange(len(betas)) < len(betas) - 1))
+            last = np.arange(len(betas)) == len(betas) - 1
+            bad = ((betas <= 0) & (self.monotone | ~last)) | (betas > 1) | ((betas == 1) & ~last)
             if bad.any():
                 at = int(np.argmax(bad))
                 raise ConfigError(f"betas: expected numbers between 0 and 1, got {betas[at]:g} at index {at}")

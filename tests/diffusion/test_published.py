@@ -1,13 +1,14 @@
 """Whole trajectories of published samplers, call by call, from their own configs and the exact mixture."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aijax.diffusion import Known, classifier_free, repaint, sample
+from aijax.diffusion import Known, classifier_free, linear_table, repaint, sample, zero_terminal_snr
 from aijax.diffusion.mixture import GaussianMixture, posterior_mean
 from aijax.diffusion.predictions import consistency_fn, from_x0, to_x0
 from aijax.diffusion.published import repaint_resampling, scheduler
@@ -270,3 +271,47 @@ def test_edm_with_the_sign_of_a_v_prediction():
     np.testing.assert_allclose(*found)
     told = to_x0(one.prediction, network, x, 1.0, 2.0), to_x0(other.prediction, -network, x, 1.0, 2.0)
     np.testing.assert_allclose(*told)
+
+
+def test_zero_terminal_snr_of_linear_betas_ends_above_the_level_before():
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    made = scheduler("EulerDiscrete", zero, 10)
+    before = zero_terminal_snr(linear_table()).alpha_bars()
+    np.testing.assert_allclose(made.process.alpha_bars(), np.append(before[:-1], 2.0**-24), rtol=1e-9)
+    np.testing.assert_allclose(made.grid.ratios[0], np.sqrt(2.0**24 - 1), rtol=1e-9)
+
+
+def test_one_step_of_edm_ends_at_the_least_level():
+    made = scheduler("EDMDPMSolverMultistep", {"final_sigmas_type": "sigma_min"}, 1)
+    np.testing.assert_allclose(made.grid.sigmas, [80.0, 0.002])
+
+
+def test_the_larger_variance_adds_noise_wherever_the_last_index_is_not_zero():
+    for spacing, noisy in (("leading", False), ("trailing", True)):
+        made = scheduler("DDPM", {"variance_type": "fixed_large", "timestep_spacing": spacing}, 5)
+        assert (made.sampler.plan(made.process, made.grid).update.noise[-1] > 0) == noisy
+
+
+def test_trajectory_consistency_steps(follow):
+    config = {"num_train_timesteps": 100, "beta_schedule": "linear"}
+    made = scheduler("TCD", config, 3, eta=0.4, original_inference_steps=10)
+    bars, indices = np.cumprod(1 - np.linspace(0.00085, 0.012, 100)), [99, 69, 39, 0]
+    x, noises = np.array([0.4, -1.3]), np.random.default_rng(0).normal(size=(3, 2))
+    plan = made.sampler.plan(made.process, made.grid)
+    found = follow(plan, x, lambda x, t, a, s: (x - s * np.tanh(x)) / a, noise=lambda i: noises[i])
+    for i, (now, after) in enumerate(itertools.pairwise(indices)):
+        below = bars[int(0.6 * after)]
+        x0 = (x - np.sqrt(1 - bars[now]) * np.tanh(x)) / np.sqrt(bars[now])
+        middle = np.sqrt(below) * x0 + np.sqrt(1 - below) * np.tanh(x)
+        share = bars[after] / below
+        x = np.sqrt(share) * middle + np.sqrt(1 - share) * noises[i]
+    np.testing.assert_allclose(found, x, rtol=1e-10)
+
+
+def test_flow_matching_by_consistency_draws_all_noise_anew():
+    made, other = (
+        scheduler("FlowMatchLCM", {}, 4),
+        scheduler("FlowMatchEulerDiscrete", {"stochastic_sampling": True}, 4),
+    )
+    assert made.sampler.floor == other.sampler.floor == 0
+    np.testing.assert_array_equal(made.grid.times, other.grid.times)

@@ -186,6 +186,33 @@ class LCM(Sampler):
         return step.plan(update)
 
 
+@noun
+class TCD(Sampler):
+    """x' = (alpha'/alpha_s) (alpha_s x_0 + sigma_s eps) + noise back to t': trajectory consistency sampling on a table.
+
+    Each call leads to the level of index s = floor((1 - eta) t') below the next one, from which noise leads up to it.
+    With eta = 0 it is `DDIM(0)`, with eta = 1 nearly `Consistency`.
+
+    Args:
+      eta: gamma of the paper, 0 to 1; default 0.3.
+
+    Source: Zheng et al. 2024, Trajectory consistency distillation, algorithm 4.
+    """
+
+    eta: float = static(0.3)
+
+    def check(self):
+        check_share("eta", self.eta)
+
+    def plan(self, process: Process, grid: Grid) -> Plan:
+        step = Step(grid)
+        # an end below the level of index 0 is reached without noise
+        ratio = np.minimum(process.ratio(np.floor((1 - self.eta) * grid.times[1:])), grid.ratios[1:])
+        kept = step.alpha_next * ratio
+        fresh = np.sqrt(np.maximum((step.sigma_next - kept) * (step.sigma_next + kept), 0))
+        return step.plan(Row(x0=step.alpha_next[:, None], eps=kept[:, None], noise=fresh))
+
+
 class Step:
     """The levels before and after each step of a grid, and what of the noise is fresh.
 
