@@ -8,8 +8,7 @@ images of 32 x 32 with patches of 4 (65 tokens), `clip_small` two towers of 6 bl
 64 x 64 with patches of 8 and 64 texts of 32 tokens. "train" is loss, gradient and AdamW. Each case runs in a process of
 its own: what is told is the process's CPU time of the cheapest step, that of all until the first step is done, the
 most memory it held and, of that, what the compiled program asked for (arguments and temporary arrays). "products" is
-what XLA takes for the products of matrices of the forward pass alone, with random inputs for each block: no program of
-its products can be faster.
+what XLA takes for the products of matrices of the forward pass alone, those of each block of the same random input.
 
 All processes keep the memory that a step frees, as `aijax run` does (`aijax.allocator`), in large pages, and no lists
 of small pieces for each thread: with these, where a piece of a few bytes falls decides whether a step's temporary
@@ -111,9 +110,9 @@ def products_step(case, what):
         return jax.random.normal(next(keys), shape) / shape[-2] ** 0.5
 
     sizes = [(WIDTH, WIDTH)] * 4 + [(WIDTH, MLP), (MLP, WIDTH)]
+    tokens = [normal(batch * length, WIDTH) for length, _ in towers]  # one array, which stays near for all blocks
     blocks = [
-        [[normal(batch * length, WIDTH), *(normal(*s) for s in sizes)] for _ in range(depth)]
-        for length, depth in towers
+        [[x, *(normal(*s) for s in sizes)] for _ in range(depth)] for x, (_, depth) in zip(tokens, towers, strict=True)
     ]
     patches = normal(batch * (size // patch) ** 2, 3 * patch**2), normal(3 * patch**2, WIDTH)
 
