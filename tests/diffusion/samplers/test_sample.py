@@ -310,3 +310,19 @@ def test_mistakes_are_named(options, error, message):
 def test_a_traced_process_is_refused():
     with pytest.raises(ConfigError, match="process: a sampler needs its parameters as numbers"):
         jax.jit(lambda p: sample(jax.random.key(0), lambda x, t: x, p, (2, 3)))(linear_table(10))
+
+
+def test_a_learned_variance_lies_between_both_in_the_logarithm(float64):
+    table, x = linear_table(100), jnp.array([[0.3, -1.1]])
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(4, 1, 2)))
+
+    def run(sampler, fraction=None):
+        def denoise(x, t):
+            eps = jnp.tanh(x)
+            return eps if fraction is None else (eps, jnp.full_like(x, fraction))
+
+        return sample(jax.random.key(0), denoise, table, (1, 2), sampler=sampler, steps=4, init=x, noise=noise)
+
+    learned = DDPM("learned")
+    np.testing.assert_allclose(run(learned, 1.0), run(DDPM("large")), rtol=1e-9)
+    np.testing.assert_allclose(run(learned, -1.0), run(DDPM("small")), rtol=1e-9)
