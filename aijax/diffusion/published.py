@@ -10,7 +10,7 @@ where the published classes subtract T // N whatever the grid. PNDM of a network
 last calls, where the class mixes v and turns the mixture into eps by the newest x alone, which is of order 1. And a
 Runge-Kutta step of PNDM over an odd number of indices goes to the index in its middle that the network is told, where
 the class first goes to the one after it. And Euler's method with churn asks the network after the noise is added
-(Karras et al. 2022, algorithm 2), where the classes ask before.
+(Karras et al. 2022, algorithm 2), where the classes ask before and read v at the level before.
 """
 
 import math
@@ -268,12 +268,12 @@ def _in_sigma(make, **betas):
 
 
 def _edm(config, steps, options):
-    process, grid, _ = _edm_grid(config, steps)
+    process, grid, _ = _edm_grid(config, steps, repeats=True)
     return _edm_scheduler(config, process, Euler(**_churn(options)), grid)
 
 
 def _edm_multistep(config, steps, options):
-    process, grid, last = _edm_grid(config, steps)
+    process, grid, last = _edm_grid(config, steps, repeats=False)
     return _edm_scheduler(config, process, _multistep(config, steps, last), grid, _threshold(config, clips=False))
 
 
@@ -283,14 +283,15 @@ def _edm_scheduler(config, process, sampler, grid, threshold=None):
     return Scheduler(process, sampler, grid, kind, threshold, config.get("sigma_data", 0.5))
 
 
-def _edm_grid(config, steps):
+def _edm_grid(config, steps, *, repeats):
+    # "sigma_min" ends one class on the last level again, the other at sigma_min: they differ where there is one step
     process = EDM(config.get("sigma_min", 0.002), config.get("sigma_max", 80.0))
     spacing = config.get("sigma_schedule", "karras")
     rho = {"rho": config.get("rho", 7.0)} if spacing == "karras" else {}
     grid = make_grid(process, steps, spacing, **rho)
     last = config.get("final_sigmas_type", "zero")
     if last == "sigma_min":
-        ratios = np.append(grid.ratios[:-1], process.sigma_min)
+        ratios = np.append(grid.ratios[:-1], grid.ratios[-2] if repeats else process.sigma_min)
         grid = Grid(ratios, np.ones(steps + 1), ratios)
     return process, grid, last
 

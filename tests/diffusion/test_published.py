@@ -281,9 +281,10 @@ def test_zero_terminal_snr_of_linear_betas_ends_above_the_level_before():
     np.testing.assert_allclose(made.grid.ratios[0], np.sqrt(2.0**24 - 1), rtol=1e-9)
 
 
-def test_one_step_of_edm_ends_at_the_least_level():
-    made = scheduler("EDMDPMSolverMultistep", {"final_sigmas_type": "sigma_min"}, 1)
-    np.testing.assert_allclose(made.grid.sigmas, [80.0, 0.002])
+def test_one_step_of_edm_ends_where_each_class_does():
+    for name, end in (("EDMDPMSolverMultistep", 0.002), ("EDMEuler", 80.0)):
+        made = scheduler(name, {"final_sigmas_type": "sigma_min"}, 1)
+        np.testing.assert_allclose(made.grid.sigmas, [80.0, end])
 
 
 def test_the_larger_variance_adds_noise_wherever_the_last_index_is_not_zero():
