@@ -9,13 +9,16 @@ Each layer passes on what its residual stream holds and what its heads read, as 
         of capacities W_l                                                                                 (section 3.2)
 """
 
-from collections import deque
-
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from aijax.errors import DataError
 from aijax.typing import Any, Array, Float
+
+UNITS = 2**30
+"""What all capacities that leave a position are together at most, in whole numbers of 32 bits."""
 
 
 def attention_rollout(
@@ -44,8 +47,9 @@ def attention_rollout(
 def attention_flow(attention_weights: Any, *, residual: float = 0.5, positions: Any = None) -> np.ndarray:
     """Returns the largest flow from each position of the last layer to each of the input, `[q, t]`.
 
-    It is exact but for rounding, by the blocking flows of Dinic (1970), on the host, one pair of positions after the
-    other: for tens of positions.
+    It is the capacity of the smallest cut (Ford and Fulkerson 1956), which SciPy's `maximum_flow` finds in units of
+    2^-30 and which is then summed in float64: exact but for rounding, unless another cut comes as near as a unit for
+    each of its edges. On the host, one pair of positions after the other; 4,225 pairs take seconds.
 
     Args:
       attention_weights: of the layers from the first, `[l, h, t, t]`, of one text.
@@ -67,14 +71,20 @@ def attention_flow(attention_weights: Any, *, residual: float = 0.5, positions: 
     if positions.size and (positions.min() < 0 or positions.max() >= length):
         raise DataError(f"positions: expected numbers from 0 to {length - 1}, got {positions.tolist()}")
     # node l t + i is position i below layer l
-    edges = [
-        ((number + 1) * length + i, number * length + j, layer[i, j])
-        for number, layer in enumerate(layers)
-        for i, j in np.argwhere(layer > 0)
-    ]
-    network = _Network((len(layers) + 1) * length, edges)
-    top = len(layers) * length
-    return np.array([[network.largest_flow(top + q, k) for k in range(length)] for q in positions])
+    number, above, below = np.nonzero(layers > 0)
+    starts, ends, capacities = (number + 1) * length + above, number * length + below, layers[layers > 0]
+    nodes, top = (len(layers) + 1) * length, len(layers) * length
+    units = np.floor(capacities * (UNITS / layers.sum(-1).max()))
+    units = csr_array((units.astype(np.int32), (starts, ends)), (nodes, nodes))
+
+    def largest_flow(source, sink):
+        room = units - maximum_flow(units, source, sink).flow
+        room.eliminate_zeros()
+        held = np.zeros(nodes, bool)
+        held[breadth_first_order(room, source, return_predecessors=False)] = True
+        return capacities[held[starts] & ~held[ends]].sum()
+
+    return np.array([[largest_flow(top + q, k) for k in range(length)] for q in positions])
 
 
 def _passed_on(weights, residual):
@@ -83,61 +93,3 @@ def _passed_on(weights, residual):
     if not 0 <= residual <= 1:
         raise DataError(f"residual: expected a share from 0 to 1, got {residual}")
     return (1 - residual) * weights.mean(-3) + residual * np.eye(weights.shape[-1], dtype=weights.dtype)
-
-
-class _Network:
-    """A directed graph with capacities; edge 2 e is one of those given, and 2 e + 1 the way back along it."""
-
-    def __init__(self, count: int, edges: list[tuple[int, int, float]]):
-        self.ends: list[int] = []
-        self.capacities: list[float] = []
-        self.leaving: list[list[int]] = [[] for _ in range(count)]
-        for start, end, capacity in edges:
-            for node, other, room in ((start, end, float(capacity)), (end, start, 0.0)):
-                self.leaving[node].append(len(self.ends))
-                self.ends.append(other)
-                self.capacities.append(room)
-
-    def largest_flow(self, source: int, sink: int) -> float:
-        rooms, total = self.capacities.copy(), 0.0
-        while (levels := self._levels(rooms, source, sink)) is not None:
-            total += self._block(rooms, levels, source, sink)
-        return total
-
-    def _levels(self, rooms, source, sink):
-        """How many edges with room lie between the source and each node; None where the sink is out of reach."""
-        levels, queue = {source: 0}, deque([source])
-        while queue and sink not in levels:
-            node = queue.popleft()
-            for edge in self.leaving[node]:
-                if rooms[edge] > 0 and self.ends[edge] not in levels:
-                    levels[self.ends[edge]] = levels[node] + 1
-                    queue.append(self.ends[edge])
-        return levels if sink in levels else None
-
-    def _block(self, rooms, levels, source, sink):
-        """Sends along shortest paths until each has an edge without room, and returns how much."""
-        tried, path, sent = dict.fromkeys(levels, 0), [], 0.0
-        while True:
-            node = self.ends[path[-1]] if path else source
-            if node == sink:
-                least = min(rooms[edge] for edge in path)
-                for edge in path:
-                    rooms[edge] -= least
-                    rooms[edge ^ 1] += least
-                sent += least
-                full = next(number for number, edge in enumerate(path) if rooms[edge] <= 0)
-                del path[full:]
-                continue
-            edges = self.leaving[node]
-            while tried[node] < len(edges) and not self._leads(rooms, levels, node, edges[tried[node]]):
-                tried[node] += 1
-            if tried[node] < len(edges):
-                path.append(edges[tried[node]])
-            elif path:
-                tried[self.ends[path.pop() ^ 1]] += 1
-            else:
-                return sent
-
-    def _leads(self, rooms, levels, node, edge):
-        return rooms[edge] > 0 and levels.get(self.ends[edge]) == levels[node] + 1
