@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
 from aijax.models.image_attention import AttentionBlock
-from aijax.models.resnet import IMAGE_ACTIVATIONS, Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
+from aijax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
 from aijax.typing import Array, Float
 
 EPS = 1e-6
@@ -31,7 +31,8 @@ class AutoencoderKL(nn.Module):
         "AttnDownEncoderBlock2D" and "AttnUpDecoderBlock2D".
       block_out_channels: channels of each stage of the encoder.
       layers_per_block: residual blocks of a stage; the decoder's have one more.
-      act_fn: a name of `aijax.models.resnet.IMAGE_ACTIVATIONS`.
+      act_fn: of residual blocks, a name of `aijax.models.resnet.IMAGE_ACTIVATIONS`; before the last convolution of
+        encoder and decoder it is always "silu".
       latent_channels: of latents.
       norm_num_groups: groups of channels that are normalised together.
       sample_size: pixels on a side of the images it was made for.
@@ -322,8 +323,7 @@ def _resnet(model, name, width):
 
 
 def _head(model, x):
-    act = choose(IMAGE_ACTIVATIONS, model.act_fn, "act_fn")
-    x = group_norm(x, model.groups, EPS, "conv_norm_out", activation=act, **_dtypes(model))
+    x = group_norm(x, model.groups, EPS, "conv_norm_out", activation=nn.silu, **_dtypes(model))
     return conv(model.out_channels, 3, "conv_out", **_dtypes(model))(x)
 
 

@@ -25,7 +25,15 @@ from aijax.typing import Array, Float, Int
 EPS = 1e-6
 TIME_WIDTH = 256
 """Sines and cosines by which the time is told."""
-MLP_ACTIVATIONS = {"gelu": ACTIVATIONS["gelu"], "gelu-approximate": ACTIVATIONS["gelu_tanh"]}
+MLP_ACTIVATIONS = {
+    "gelu": ACTIVATIONS["gelu"],
+    "gelu-approximate": ACTIVATIONS["gelu_tanh"],
+    "geglu-approximate": ACTIVATIONS["gelu_quick"],
+    "linear-silu": ACTIVATIONS["silu"],
+}
+"""Activations by published name; "geglu-approximate" has no gate, whatever it is called."""
+GATES = {"geglu": ACTIVATIONS["gelu"], "swiglu": ACTIVATIONS["silu"]}
+"""Those of gated MLPs, u * act(g) of a layer's halves (u, g) (Shazeer 2020)."""
 
 
 class DiT(nn.Module):
@@ -41,7 +49,7 @@ class DiT(nn.Module):
       attention_bias: whether queries, keys and values have one.
       sample_size: pixels on a side of the latents it was made for; positions of others are scaled to it.
       patch_size: pixels on a side of a patch.
-      activation_fn: "gelu-approximate" (tanh) or "gelu".
+      activation_fn: of the MLP, a name of `MLP_ACTIVATIONS` or of `GATES`.
       num_embeds_ada_norm: classes; one more label is no class.
       norm_type: "ada_norm_zero".
       norm_elementwise_affine: whether the norm before the MLP has parameters of its own.
@@ -193,7 +201,7 @@ class LabelTable(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers with an activation between, the hidden one four times as wide."""
+    """Two layers with an activation or a gate between, the hidden one four times as wide."""
 
     activation: str
     dtype: Any = None
@@ -202,8 +210,14 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        act = choose(MLP_ACTIVATIONS, self.activation, "activation_fn")
-        y = act(Projection(4 * x.shape[-1], name="net_0", **dtypes)(x))
+        act = choose(MLP_ACTIVATIONS | GATES, self.activation, "activation_fn")
+        gated = self.activation in GATES
+        y = Projection((8 if gated else 4) * x.shape[-1], name="net_0", **dtypes)(x)
+        if gated:
+            value, gate = jnp.split(y, 2, axis=-1)
+            y = value * act(gate)
+        else:
+            y = act(y)
         return nn.Dense(x.shape[-1], name="net_2", **dtypes)(y)
 
 

@@ -115,14 +115,15 @@ def embed_conditions(
       ConfigError: something is told that the network has no place for, or not told that it needs.
     """
     told, dtypes = conditions, conditions.dtypes()
-    features = _time_features(told, t).astype(dtype)
+    time_features = _time_features(told)
+    features = time_features(t).astype(dtype)
     acts = (told.activation, told.time_activation_after)
     e = TimestepEmbedding(told.time_width, *acts, name="time_embedding", **dtypes)(features, time_condition)
     if (class_labels is None) != (told.class_labels == "none"):
         expected = "none, as the network has no classes" if told.class_labels == "none" else "one for each image"
         raise ConfigError(f"class_labels: expected {expected}, got {'none' if class_labels is None else 'some'}")
     if class_labels is not None:
-        label = _embed_class(told, jnp.asarray(class_labels), dtype)
+        label = _embed_class(told, time_features, jnp.asarray(class_labels), dtype)
         e = jnp.concatenate([e, label], -1) if told.concatenate_class else e + label
     if told.size_features is not None:
         if text_embeds is None or time_ids is None:
@@ -140,16 +141,18 @@ def activate(name: str | None, x: Array) -> Array:
     return x if name is None else choose(IMAGE_ACTIVATIONS, name, "act_fn")(x)
 
 
-def _time_features(told, t):
+def _time_features(told):
+    """The function that gives the features of times, with the layer that it needs."""
     if told.time == "positional":
-        return _sinusoids(told, t, told.time_features)
+        return lambda t: _sinusoids(told, t, told.time_features)
     if told.time == "learned":
         table = nn.Embed(told.num_times, told.time_features, param_dtype=told.param_dtype, name="time_proj")
-        return table(t.astype(jnp.int32))
+        return lambda t: table(t.astype(jnp.int32))
     if told.time == "log_fourier":
-        return FourierFeatures(told.time_features, 16.0, param_dtype=told.param_dtype, name="time_proj")(jnp.log(t))
+        waves = FourierFeatures(told.time_features, 16.0, param_dtype=told.param_dtype, name="time_proj")
+        return lambda t: waves(jnp.log(t))
     choose({"fourier": None}, told.time, "time_embedding_type")
-    return FourierFeatures(told.time_features, 1.0, told.cosine_first, told.param_dtype, name="time_proj")(t)
+    return FourierFeatures(told.time_features, 1.0, told.cosine_first, told.param_dtype, name="time_proj")
 
 
 def _sinusoids(told, t, width):
@@ -158,7 +161,7 @@ def _sinusoids(told, t, width):
     )
 
 
-def _embed_class(told, labels, dtype):
+def _embed_class(told, time_features, labels, dtype):
     dtypes = told.dtypes()
     if told.class_labels == "label":
         if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -166,7 +169,7 @@ def _embed_class(told, labels, dtype):
         return nn.Embed(told.num_classes, told.time_width, name="class_embedding", **dtypes)(labels)
     if told.class_labels == "timestep":
         mlp = TimestepEmbedding(told.time_width, told.activation, name="class_embedding", **dtypes)
-        return mlp(_time_features(told, labels).astype(dtype))
+        return mlp(time_features(labels).astype(dtype))
     if told.class_labels == "projection":
         return TimestepEmbedding(told.time_width, name="class_embedding", **dtypes)(labels)
     if told.class_labels == "simple_projection":

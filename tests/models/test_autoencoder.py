@@ -54,6 +54,19 @@ def test_codes_are_the_nearest_and_pass_the_gradient_on():
     assert np.all(moved[unused] == 0) and np.all(np.any(moved[np.unique(indices)] != 0, axis=-1))
 
 
+def test_the_last_activation_is_silu_whatever_that_of_the_blocks(random_params):
+    model = VQModel(block_out_channels=(4,), norm_num_groups=2, act_fn="relu")
+    image = np.zeros((1, 2, 2, 3), np.float32)
+    params = random_params(model, image)
+    params["encoder"]["conv_norm_out"] = {"scale": np.zeros(4), "bias": -np.ones(4)}
+    last = params["encoder"]["conv_out"]
+    features = jax.jit(lambda params: model.apply({"params": params}, image, method=lambda m, x: m.encoder(x)))(params)
+    silu = -1 / (1 + np.e)
+    np.testing.assert_allclose(
+        features[0, 0, 0], last["bias"] + silu * last["kernel"][1:, 1:].sum((0, 1, 2)), rtol=1e-5
+    )
+
+
 def test_published_options_change_the_parameters():
     image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     make = lambda model: jax.eval_shape(model.init, jax.random.key(0), image)["params"]  # noqa: E731

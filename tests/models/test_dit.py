@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aijax.errors import ConfigError
-from aijax.models.dit import DiT, from_patches
+from aijax.models.dit import DiT, FeedForward, from_patches
 
 
 def test_matches_the_reference(x64, published_network):
@@ -30,6 +30,23 @@ def test_one_time_serves_all_and_labels_found_out_of_range_give_nan(small):
     assert out.shape == (2, 4, 6, 4)
     assert np.isfinite(out[0]).all()
     assert np.isnan(out[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "gated"),
+    [
+        ("geglu-approximate", lambda h: h / (1 + np.exp(-1.702 * h)), False),
+        ("linear-silu", lambda h: h / (1 + np.exp(-h)), False),
+        ("swiglu", lambda h: h / (1 + np.exp(-h)), True),
+    ],
+)
+def test_published_activations_and_gates(random_params, name, act, gated):
+    layer, x = FeedForward(name), np.random.default_rng(1).normal(size=(1, 2, 3)).astype(np.float32)
+    params = random_params(layer, x)
+    first, last = params["net_0"]["proj"], params["net_2"]
+    h = x @ first["kernel"] + first["bias"]
+    h = h[..., :12] * act(h[..., 12:]) if gated else act(h)
+    np.testing.assert_allclose(layer.apply({"params": params}, x), h @ last["kernel"] + last["bias"], rtol=1e-5)
 
 
 def test_patches_are_put_back_where_they_were():

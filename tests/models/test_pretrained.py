@@ -72,6 +72,12 @@ def test_old_names_and_tables_that_are_no_parameters_are_understood(published_ne
     assert set(saved) == {f"text_model.{name}" for name in network.tensors}
 
 
+def test_published_fields_that_change_no_output_are_passed_over():
+    old = {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_zero", "attention_type": "default"}
+    assert pretrained.from_config(old).norm_type == "ada_norm_zero"
+    assert pretrained.from_config({"_class_name": "VQModel", "lookup_from_codebook": True}).latent_channels == 3
+
+
 def test_the_class_is_named_in_three_ways():
     for named in (
         {"_class_name": "CLIPTextModel"},

@@ -41,6 +41,8 @@ def test_options_change_what_they_should():
     bare = parameters(SMALL | {"mid_block_type": None, "time_embedding_type": "learned", "num_train_timesteps": 7}, 3)
     assert "mid_block" not in bare
     assert bare["time_proj"]["embedding"].shape == (7, 8)
+    waves = SMALL | {"time_embedding_type": "fourier", "class_embed_type": "timestep"}
+    assert parameters(waves, 3, class_labels=(2,))["class_embedding"]["linear_1"]["kernel"].shape == (16, 32)
 
 
 def test_options_of_networks_with_a_context():

@@ -75,7 +75,7 @@ DIT = same_fields(
     DiT,
     _class_latents,
     name="DiTTransformer2DModel",
-    ignored=("upcast_attention",),
+    ignored=("attention_type", "upcast_attention"),
     rename=_without_positions,
     file=FILE,
 )
@@ -115,7 +115,12 @@ ARCHITECTURES = {
     "UNet2DConditionModel": UNET,
     "UNet2DModel": UNET,
     "VQModel": same_fields(
-        VQModel, _image, ignored=("force_upcast",), unpublished=("commitment",), rename=_new_attention, file=FILE
+        VQModel,
+        _image,
+        ignored=("force_upcast", "lookup_from_codebook"),
+        unpublished=("commitment",),
+        rename=_new_attention,
+        file=FILE,
     ),
     "clip_text_model": CLIP_TEXT,
 }
