@@ -3,8 +3,9 @@
     y = x + W_o softmax(q k^T / sqrt(d)) v,    q = W_q n,  k = W_k s,  v = W_v s,    n = norm(x)
 
 with s = n for self-attention and the context for cross-attention. `AttentionBlock` is one such branch over the pixels
-(Dhariwal and Nichol 2021, section 3); `SpatialTransformer` a stack of blocks of self-attention, cross-attention and a
-gated MLP (Rombach et al. 2022, section 3.3). Submodules have the published names, see `aijax.models.layout`.
+(Dhariwal and Nichol 2021, section 3); `ContextAttentionBlock` has keys and values of the context beside those of the
+pixels (Nichol et al. 2021); `SpatialTransformer` is a stack of blocks of self-attention, cross-attention and a gated
+MLP (Rombach et al. 2022, section 3.3). Submodules have the published names, see `aijax.models.layout`.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aijax.errors import ConfigError
+from aijax.errors import ConfigError, choose
 from aijax.models.attend import attend_to_many
 from aijax.models.resnet import conv, group_norm
 from aijax.typing import Array, Float
@@ -48,6 +49,49 @@ class AttentionBlock(nn.Module):
         y = y.reshape(b, h * w, c)
         y = multi_head_attention(y, y, c // head_width, head_width, **dtypes)
         return (x + y.reshape(b, h, w, c)) / self.output_scale
+
+
+class ContextAttentionBlock(nn.Module):
+    """Attention of an image's pixels to a context and to themselves as one sequence, on a residual branch.
+
+    [b, h, w, c] -> [b, h, w, c].
+
+    Attributes:
+      head_width: width of each head.
+      groups: of the group norm before it.
+      only_cross: whether the pixels are no part of that sequence.
+      context_norm: of the context, "layer_norm", "group_norm" (of 32 groups) or None.
+      dtype, param_dtype: see `aijax.models.transformer.BlockSpec`.
+    """
+
+    head_width: int
+    groups: int = 32
+    only_cross: bool = False
+    context_norm: str | None = None
+    dtype: Any = None
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b s e"]) -> Float[Array, "b h w c"]:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        b, h, w, c = x.shape
+        if c % self.head_width:
+            raise ConfigError(f"attention_head_dim: expected a divisor of {c} channels, got {self.head_width}")
+        if self.context_norm == "layer_norm":
+            context = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm_cross", **dtypes)(context)
+        elif choose({"None": False, "group_norm": True}, str(self.context_norm), "cross_attention_norm"):
+            context = group_norm(context, 32, 1e-5, "norm_cross", **dtypes)
+        pixels = group_norm(x, self.groups, 1e-5, "group_norm", **dtypes).reshape(b, h * w, c)
+
+        def project(name, y):
+            y = by_tokens(nn.Dense(c, name=name, **dtypes), y)
+            return y.reshape(*y.shape[:-1], c // self.head_width, self.head_width)
+
+        keys, values = [project("add_k_proj", context)], [project("add_v_proj", context)]
+        if not self.only_cross:
+            keys, values = [*keys, project("to_k", pixels)], [*values, project("to_v", pixels)]
+        y = attend_to_many(project("to_q", pixels), jnp.concatenate(keys, 1), jnp.concatenate(values, 1))
+        return x + by_tokens(nn.Dense(c, name="to_out_0", **dtypes), y.reshape(b, h * w, c)).reshape(x.shape)
 
 
 class SpatialTransformer(nn.Module):

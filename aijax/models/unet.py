@@ -91,7 +91,7 @@ class UNet(nn.Module):
         options, dtypes = self.options, self.options.dtypes()
         dtype = x.dtype if options.dtype is None else options.dtype
         x = 2 * x - 1 if self.center_input else x
-        e = embed_conditions(self.conditions, t, dtype, class_labels, text_embeds, time_ids, time_condition)
+        e = embed_conditions(self.conditions, t, dtype, class_labels, text_embeds, time_ids, time_condition, context)
         if context is not None and self.conditions.context_projection is not None:
             context = nn.Dense(self.conditions.context_projection, name="encoder_hid_proj", **dtypes)(context)
 
@@ -135,7 +135,8 @@ class UNet(nn.Module):
             raise ConfigError(f"x: expected images of {self.in_channels} channels, got shape {list(x.shape)}")
         if t.shape not in ((), (x.shape[0],)):
             raise ConfigError(f"t: expected one time or {x.shape[0]} of them, got shape {list(t.shape)}")
-        crosses = any(level.attention == "cross" for level in (*self.down, *self.up))
+        crosses = any(level.attention in ("cross", "joint") for level in (*self.down, *self.up))
+        crosses = crosses or self.conditions.pool_heads is not None
         if crosses and context is None and self.context_width is not None:
             raise ConfigError(f"context: expected vectors of width {self.context_width} to attend to, got none")
         if context is not None and self.context_width not in (None, context.shape[-1]):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from aijax.models.image_attention import AttentionBlock, SpatialTransformer
+from aijax.models.image_attention import AttentionBlock, ContextAttentionBlock, SpatialTransformer
 from aijax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from aijax.typing import Array, Float
 
@@ -22,11 +22,13 @@ class Level:
     Attributes:
       width: channels.
       layers: residual blocks; in the middle those after the first.
-      attention: after each block: "none", "self" or "cross" (a transformer that also attends to the context).
-      head_width: width of a head of "self"; None for one head.
+      attention: after each block: "none", "self", "cross" (a transformer that also attends to the context) or "joint"
+        (to pixels and context as one sequence).
+      head_width: width of a head of "self" and "joint"; None for one head.
       num_heads: heads of "cross".
       depth: blocks of each transformer of "cross", one number or one of each layer.
-      only_cross: whether these attend to the context alone.
+      only_cross: whether these, or "joint", attend to the context alone.
+      context_norm: of the context before "joint", see `aijax.models.image_attention.ContextAttentionBlock`.
       resample: how the image is halved or doubled after the level: "conv", "resnet" (in a residual block) or "none".
       progressive: whether the level carries an image too, see `aijax.models.unet_progressive`.
       groups: of group norms; None for a quarter of the channels, at most 32.
@@ -37,11 +39,12 @@ class Level:
 
     width: int
     layers: int = 2
-    attention: Literal["none", "self", "cross"] = "none"
+    attention: Literal["none", "self", "cross", "joint"] = "none"
     head_width: int | None = 8
     num_heads: int = 8
     depth: int | tuple[int, ...] = 1
     only_cross: bool = False
+    context_norm: str | None = None
     resample: Literal["conv", "resnet", "none"] = "conv"
     progressive: bool = False
     groups: int | None = 32
@@ -172,6 +175,10 @@ def attend_to_pixels(level: Level, options: BlockOptions, i: int, x: Array, cont
     if level.attention == "self":
         fields = {"groups": level.attention_groups, "eps": options.eps, "output_scale": level.output_scale}
         return AttentionBlock(level.head_width, name=name, **fields, **dtypes)(x)
+    if level.attention == "joint":
+        groups, width = num_groups(level, level.width), level.head_width or level.width
+        fields = {"only_cross": level.only_cross, "context_norm": level.context_norm}
+        return ContextAttentionBlock(width, groups, name=name, **fields, **dtypes)(x, context)
     depth = level.depth if isinstance(level.depth, int) else level.depth[i]
     transformer = SpatialTransformer(
         level.num_heads, depth, context is not None, level.only_cross, options.linear_projection,

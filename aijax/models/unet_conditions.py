@@ -1,9 +1,10 @@
 """What a UNet is told beside the image: the time, a class, texts and sizes, as one vector for all residual blocks.
 
-    e = MLP(sines and cosines of t) + class embedding + MLP(pooled text, sines and cosines of sizes)
+    e = MLP(sines and cosines of t) + class embedding + MLP(pooled text, sines and cosines of sizes) + pooled context
 
 The MLP is W_2 act(W_1 .). The sines are at fixed frequencies (Ho et al. 2020), or at random ones of ln t (Song et al.
-2021), or a table is learned. Sizes beside a pooled text are those of Podell et al. (2023, section 2.2).
+2021), or a table is learned. Sizes beside a pooled text are those of Podell et al. (2023, section 2.2). A context is
+pooled by attention of its mean to it (Saharia et al. 2022, section 2.3).
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError, choose
+from aijax.models.attention import attend
 from aijax.models.embeddings import sinusoidal_embedding
 from aijax.models.resnet import IMAGE_ACTIVATIONS
 from aijax.typing import Array, Float
@@ -39,6 +41,7 @@ class Conditions:
       num_classes: rows of the table of classes.
       concatenate_class: whether the class stands beside the time rather than being added.
       size_features: sines and cosines of each size; None where no text and sizes are told.
+      pool_heads: heads of the attention that pools a context into the embedding; None leaves it out.
       context_projection: width to which a context is projected by one layer; None leaves it.
       dtype, param_dtype: see `aijax.models.transformer.BlockSpec`.
     """
@@ -57,6 +60,7 @@ class Conditions:
     num_classes: int | None = None
     concatenate_class: bool = False
     size_features: int | None = None
+    pool_heads: int | None = None
     context_projection: int | None = None
     dtype: Any = None
     param_dtype: Any = "float32"
@@ -100,6 +104,50 @@ class FourierFeatures(nn.Module):
         return jnp.concatenate(parts, -1)
 
 
+class PooledContext(nn.Module):
+    """A context [b, s, d] -> [b, width]: what its mean attends to in it, normalised before and after."""
+
+    width: int
+    num_heads: int
+    dtype: Any = None
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, context: Float[Array, "b s d"]) -> Float[Array, "b e"]:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+        def norm(name):
+            return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name, **dtypes)
+
+        y = AttentionPool(self.num_heads, name="pool", **dtypes)(norm("norm1")(context))
+        return norm("norm2")(nn.Dense(self.width, name="proj", **dtypes)(y))
+
+
+class AttentionPool(nn.Module):
+    """Attention of the mean of vectors, moved by a learned one, to itself and to them: [b, s, d] -> [b, d]."""
+
+    num_heads: int
+    dtype: Any = None
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b d"]:
+        width = x.shape[-1]
+        if width % self.num_heads:
+            raise ConfigError(f"addition_embed_type_num_heads: expected a divisor of {width}, got {self.num_heads}")
+        draw = nn.initializers.normal(width**-0.5)
+        place = self.param("positional_embedding", draw, (1, width), self.param_dtype)
+        mean = x.mean(1, keepdims=True) + place.astype(x.dtype)
+        x = jnp.concatenate([mean, x], 1)
+
+        def project(name, y):
+            y = nn.Dense(width, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(y)
+            return y.reshape(*y.shape[:-1], self.num_heads, -1)
+
+        y = attend(project("q_proj", mean), project("k_proj", x), project("v_proj", x), causal=False)
+        return y.reshape(-1, width)
+
+
 def embed_conditions(
     conditions: Conditions,
     t: Float[Array, " b"],
@@ -108,6 +156,7 @@ def embed_conditions(
     text_embeds: Float[Array, "b e"] | None,
     time_ids: Float[Array, "b s"] | None,
     time_condition: Float[Array, "b g"] | None,
+    context: Float[Array, "b s d"] | None,
 ) -> Float[Array, "b e"]:
     """Returns the vector that all residual blocks are told, made by layers of the module that calls it.
 
@@ -133,6 +182,8 @@ def embed_conditions(
         e = e + TimestepEmbedding(told.time_width, name="add_embedding", **dtypes)(added)
     elif text_embeds is not None or time_ids is not None:
         raise ConfigError("text_embeds, time_ids: expected none, as the network has no place for them")
+    if told.pool_heads is not None:
+        e = e + PooledContext(told.time_width, told.pool_heads, name="add_embedding", **dtypes)(context)
     return activate(told.activation_after, e)
 
 

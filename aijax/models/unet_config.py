@@ -1,10 +1,11 @@
 """UNets as published configs describe them: from the fields of a `config.json` to a `UNet`.
 
 Two classes are published. `UNet2DModel` has the networks of DDPM, ADM and NCSN++; `UNet2DConditionModel` those that
-attend to a context, of Stable Diffusion and SDXL. In the second `attention_head_dim` is the number of heads of a
-transformer. Fields that are left out have their published defaults, but one: NCSN++ networks, told by their Fourier
-times, have attention of one head unless `attention_head_dim` says otherwise, for their configs have null there and
-some writers drop what is null. A field that asks for what is not here is refused and never passed over.
+attend to a context, of Stable Diffusion, SDXL and DeepFloyd IF. In the second `attention_head_dim` is the number of
+heads of a transformer, and the width of a head elsewhere. Fields that are left out have their published defaults, but
+one: NCSN++ networks, told by their Fourier times, have attention of one head unless `attention_head_dim` says
+otherwise, for their configs have null there and some writers drop what is null. A field that asks for what is not here
+is refused and never passed over.
 """
 
 import math
@@ -47,7 +48,8 @@ CONDITIONAL = COMMON | {
 """The published fields of both classes and their defaults."""
 BLOCKS = {
     "": {}, "Attn": {"attention": "self"}, "Resnet": {"resample": "resnet"}, "CrossAttn": {"attention": "cross"},
-    "Skip": {"progressive": True}, "AttnSkip": {"attention": "self", "progressive": True},
+    "SimpleCrossAttn": {"attention": "joint", "resample": "resnet"}, "Skip": {"progressive": True},
+    "AttnSkip": {"attention": "self", "progressive": True},
 }  # fmt: skip
 """What the names of published blocks say before "DownBlock2D" and "UpBlock2D"."""
 
@@ -137,8 +139,7 @@ def _unconditional(config: dict, dtypes: dict) -> UNet:
 
 def _conditional(config: dict, dtypes: dict) -> UNet:
     widths, count = config["block_out_channels"], len(config["block_out_channels"])
-    for name in ("num_attention_heads", "cross_attention_norm"):
-        _only(config, name, None)
+    _only(config, "num_attention_heads", None)
     _only(config, "dual_cross_attention", False)
     _only(config, "attention_type", "default")
     heads, layers, depths, context = (
@@ -149,7 +150,9 @@ def _conditional(config: dict, dtypes: dict) -> UNet:
         raise ConfigError(
             f"cross_attention_dim: expected one width for all levels, got {config['cross_attention_dim']!r}"
         )
-    only_cross = _each(config, "only_cross_attention", count)
+    only_cross, mid_only_cross = _each(config, "only_cross_attention", count), config["mid_block_only_cross_attention"]
+    if mid_only_cross is None:
+        mid_only_cross = config["only_cross_attention"] is True
     up_depths = config["reverse_transformer_layers_per_block"]
     if up_depths is None:
         if not all(isinstance(depth, int) for depth in depths):
@@ -160,11 +163,11 @@ def _conditional(config: dict, dtypes: dict) -> UNet:
         up_depths = depths[::-1]
 
     def level(way, i, width, layers, depth, last, heads, head_width, only_cross):
-        kind = _block(config, way, i, ("", "Attn", "Resnet", "CrossAttn"))
+        kind = _block(config, way, i, ("", "Attn", "Resnet", "CrossAttn", "SimpleCrossAttn"))
         fields = {
             "layers": layers, "head_width": head_width, "num_heads": heads, "depth": _depth(depth, layers),
             "only_cross": only_cross, "groups": config["norm_num_groups"],
-            "attention_groups": config["norm_num_groups"],
+            "attention_groups": config["norm_num_groups"], "context_norm": config["cross_attention_norm"],
         }  # fmt: skip
         if kind.get("resample") == "resnet":
             fields["output_scale"] = config["resnet_out_scale_factor"]
@@ -179,13 +182,18 @@ def _conditional(config: dict, dtypes: dict) -> UNet:
         level("up", i, width, n + 1, depth, i == count - 1, heads[-1 - i], heads[i], only_cross[-1 - i])
         for i, (width, n, depth) in enumerate(zip(widths[::-1], layers[::-1], up_depths, strict=True))
     ]
-    mids = {"UNetMidBlock2DCrossAttn": ("cross", 1), "UNetMidBlock2D": ("none", 0)}
+    mids = {
+        "UNetMidBlock2DCrossAttn": ("cross", 1), "UNetMidBlock2D": ("none", 0),
+        "UNetMidBlock2DSimpleCrossAttn": ("joint", 1),
+    }  # fmt: skip
     mid = None
     if config["mid_block_type"] is not None:
         attention, repeats = choose(mids, config["mid_block_type"], "mid_block_type")
         mid = Level(
             widths[-1], repeats, attention, num_heads=heads[-1], depth=_depth(depths[-1], repeats),
-            groups=config["norm_num_groups"], output_scale=config["mid_block_scale_factor"],
+            groups=config["norm_num_groups"], output_scale=config["mid_block_scale_factor"], head_width=heads[-1],
+            only_cross=attention == "joint" and mid_only_cross, context_norm=config["cross_attention_norm"],
+            time_activation=attention != "joint" or not config["resnet_skip_time_act"],
         )  # fmt: skip
     fourier = choose({"positional": False, "fourier": True}, config["time_embedding_type"], "time_embedding_type")
     width = config["time_embedding_dim"] or (2 if fourier else 4) * widths[0]
@@ -201,7 +209,7 @@ def _conditional(config: dict, dtypes: dict) -> UNet:
             time_activation_after=config["timestep_post_act"],
             activation_after=config["time_embedding_act_fn"],
             concatenate_class=config["class_embeddings_concat"],
-            size_features=_sizes(config),
+            **_additions(config),
             context_projection=_projection(config, context[0]),
             **_classes(config, ("timestep", "identity", "projection", "simple_projection")),
             **_common_conditions(config, dtypes),
@@ -264,11 +272,15 @@ def _depth(depth: Any, layers: int) -> int | tuple[int, ...]:
     return tuple(depth)
 
 
-def _sizes(config: dict) -> int | None:
+def _additions(config: dict) -> dict:
+    """What a pooled text or a pooled context adds to the conditions."""
     if config["addition_embed_type"] is None:
-        return None
-    choose({"text_time": None}, config["addition_embed_type"], "addition_embed_type")
-    return config["addition_time_embed_dim"]
+        return {}
+    kinds = {
+        "text_time": {"size_features": config["addition_time_embed_dim"]},
+        "text": {"pool_heads": config["addition_embed_type_num_heads"]},
+    }
+    return choose(kinds, config["addition_embed_type"], "addition_embed_type")
 
 
 def _projection(config: dict, width: int) -> int | None:

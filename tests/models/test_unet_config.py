@@ -61,6 +61,21 @@ def test_options_of_networks_with_a_context():
     assert changed["mid_block"]["resnets_0"]["time_emb_proj"]["kernel"].shape[0] == 64
 
 
+def test_pixels_and_context_are_one_sequence_where_blocks_are_simple():
+    blocks = {
+        "down_block_types": ["SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D"],
+        "up_block_types": ["ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"],
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "mid_block_only_cross_attention": True,
+    }  # fmt: skip
+    pooled = {"addition_embed_type": "text", "addition_embed_type_num_heads": 3, "encoder_hid_dim": 9}
+    params = parameters(TOLD | blocks | pooled, 4, context=(2, 7, 9))
+    block = params["down_blocks_0"]["attentions_0"]
+    assert (block["to_k"]["kernel"].shape, block["add_k_proj"]["kernel"].shape) == ((8, 8), (6, 8))
+    assert "to_k" not in params["mid_block"]["attentions_0"]
+    assert "conv1" in params["up_blocks_0"]["upsamplers_0"]
+    assert params["add_embedding"]["pool"]["q_proj"]["kernel"].shape == (9, 9)
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [
@@ -77,7 +92,7 @@ def test_options_of_networks_with_a_context():
         (TOLD | {"attention_head_dim": [2, 2, 2]}, "attention_head_dim: expected one value or 2 of them"),
         (TOLD | {"cross_attention_dim": [6, 7]}, "cross_attention_dim: expected one width"),
         (TOLD | {"transformer_layers_per_block": [[1], 1]}, "reverse_transformer_layers_per_block: expected"),
-        (TOLD | {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "mid_block_type: unknown value"),
+        (TOLD | {"mid_block_type": "UNetMidBlock2DCross"}, "mid_block_type: unknown value"),
     ],
 )
 def test_what_is_not_offered_is_refused(config, told):
@@ -91,6 +106,7 @@ def test_what_is_not_offered_is_refused(config, told):
         (SMALL | {"in_channels": 4}, {}, "x: expected images of 4 channels"),
         (TOLD | {"in_channels": 3}, {}, "context: expected vectors of width 6"),
         (TOLD | {"in_channels": 3}, {"context": (2, 7, 5)}, "context: expected vectors of width 6"),
+        (TOLD | {"in_channels": 3, "addition_embed_type": "text"}, {"context": (2, 7, 6)}, "divisor of 6, got 64"),
         (SMALL | {"norm_num_groups": 3}, {}, "norm_num_groups: expected a divisor of 8"),
         (SMALL | {"act_fn": "tanh"}, {}, "act_fn: unknown value 'tanh'"),
     ],
