@@ -8,7 +8,7 @@ Two ways to hold a part of x_0 fixed. As a constraint of any sampler, each predi
 copy after each step and goes back and forth in time so that both parts agree (Lugmayr et al. 2022, algorithm 1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -231,7 +231,8 @@ def sdedit(
       strength: the share of the grid's steps that are taken, above 0 and at most 1.
       steps: of the whole grid, default 50.
       start_noise: of the shape of x, in place of drawn noise up to the level.
-      **options: further arguments of `sample`.
+      **options: further arguments of `sample`. A sampler that says the order of each step of the whole grid keeps
+        those of the steps that are taken, the first of which have lower ones, as there is less to go by.
 
     Raises:
       ConfigError: a strength that takes no step.
@@ -247,6 +248,10 @@ def sdedit(
     if start_noise.shape != x.shape:
         raise ConfigError(f"start_noise: expected shape {x.shape}, got {start_noise.shape}")
     noisy = alpha * x + sigma * start_noise
+    if getattr(options.get("sampler"), "orders", None) is not None:
+        last = options["sampler"].orders[-grid.steps :]
+        orders = tuple(min(order, i + 1) for i, order in enumerate(last))
+        options["sampler"] = replace(options["sampler"], orders=orders)
     return sample(key, denoise_fn, process, x.shape, grid=grid, init=noisy, **options)
 
 

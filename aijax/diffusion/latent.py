@@ -20,6 +20,7 @@ from aijax.diffusion.samplers.base import Sampler
 from aijax.diffusion.samplers.plan import Trajectory
 from aijax.diffusion.samplers.sample import sample
 from aijax.errors import ConfigError
+from aijax.models.embeddings import sinusoidal_embedding
 from aijax.typing import Any, Array, Callable, Float, Int, Params, PRNGKey, PyTree
 
 SCHEDULER = (
@@ -50,6 +51,8 @@ class LatentModel:
       latent_shape: (h, w, c) of the latents of an image of the usual size.
       scaling, shift: z = (latent - shift) scaling, numbers or one for each channel; defaults 0.18215 and 0.
       scheduler: name and config of the usual sampler, as of `aijax.diffusion.published.scheduler`.
+      guidance_width: of the vector by which the denoiser is told the guidance, as "time_condition" of a condition that
+        is a dict, and guides by itself (Meng et al. 2023); None for one that is guided away from an empty text.
     """
 
     text: Callable[[Params, Array], PyTree]
@@ -60,6 +63,7 @@ class LatentModel:
     scaling: Any = 0.18215
     shift: Any = 0.0
     scheduler: tuple[str, dict[str, Any]] = SCHEDULER
+    guidance_width: int | None = None
 
 
 def generate(
@@ -90,7 +94,7 @@ def generate(
       tokens: of n texts.
       model: the functions.
       null_tokens: of the empty text, or of what is not wanted (a negative prompt): one row for all or n. None only
-        with a guidance of 1.
+        with a guidance of 1, or where the network is told the guidance.
       guidance: w; 1 is the condition alone; default 7.5.
       rescale, interval: as of `aijax.diffusion.classifier_free`.
       steps: of the model's usual sampler, default 50.
@@ -243,6 +247,13 @@ class Guided:
 
 def _guided(params, tokens, null_tokens, model, guidance, rescale, interval):
     condition = _call(model.text, params["text"], tokens)
+    if model.guidance_width is not None:
+        given = {"null_tokens": null_tokens is not None, "rescale": rescale != 0, "interval": interval is not None}
+        for name in [name for name, found in given.items() if found]:
+            raise ConfigError(f"{name}: expected none, as the network is told the guidance, got some")
+        told = jnp.full(len(tokens), guidance - 1.0)
+        told = sinusoidal_embedding(told, model.guidance_width, cosine_first=False, shift=1.0, scale=1000.0)
+        return Guided(params["denoiser"], condition | {"time_condition": told}, None, 1.0, model.denoiser)
     if null_tokens is None:
         if isinstance(guidance, jax.core.Tracer) or guidance != 1:
             raise ConfigError(f"null_tokens: a guidance of {guidance} needs the tokens of the empty text, got None")

@@ -69,7 +69,8 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
     scheduler = read_object(folder / "scheduler" / "scheduler_config.json", WHAT)
     tokenize = _tokenizers(folder, wanted)
     network = "transformer" if "transformer" in wanted else "unet"
-    side = pretrained.read_config(folder / network).get("sample_size") or 64
+    config = pretrained.read_config(folder / network)
+    side = config.get("sample_size") or 64
     size = tuple(side) if isinstance(side, list) else (side, side)
     texts = tuple(name for name in wanted if name.startswith("text_encoder"))
     networks = {name: pretrained.load(folder / name, dtype) for name in (*texts, network, "vae")}
@@ -80,6 +81,7 @@ def load_pipeline(folder: str | Path, dtype: Any = None) -> Pipeline:
         model = replace(model, text=ThreeTexts(*encoders, width=modules[network].joint_attention_dim))
     else:
         model = latent_model(encoders[0], modules[network], modules["vae"], size, scheduler=named)
+        model = replace(model, guidance_width=config.get("time_cond_proj_dim"))
         if len(encoders) == 2:
             empty = tuple(tokenize([""])[0].tolist()) if index.get("force_zeros_for_empty_prompt", True) else None
             pixels = 2 ** (len(modules["vae"].block_out_channels) - 1)

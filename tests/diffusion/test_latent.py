@@ -118,6 +118,27 @@ def test_an_image_is_changed_from_the_level_that_its_strength_says():
     np.testing.assert_allclose(changed, run(), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["DPMSolverMultistep", "DPMSolverSinglestep"])
+def test_the_order_of_steps_begins_anew_where_sampling_does(name):
+    model = dataclasses.replace(MODEL, scheduler=(name, {"prediction_type": "sample"}))
+    images = image_to_image(KEY, PARAMS, jnp.zeros((2, *SHAPE)), TOKENS, model, strength=0.6, steps=6, null_tokens=NULL)
+    np.testing.assert_allclose(images, run(), atol=1e-6)
+
+
+def test_a_network_that_is_told_the_guidance_guides_by_itself():
+    def guided(params, z, t, condition):
+        assert condition["time_condition"].shape == (2, 6)
+        # the first number is sin(1000 (w - 1))
+        told = jnp.arcsin(condition["time_condition"][:, 0]) / 1000
+        return params * jnp.broadcast_to((condition["wanted"] + told)[:, None, None, None], z.shape)
+
+    model = dataclasses.replace(MODEL, denoiser=guided, guidance_width=6)
+    images = generate(KEY, PARAMS, TOKENS, model, guidance=1.001, steps=2)
+    np.testing.assert_allclose(images[:, 0, 0, 0], image_of([0.201, 0.301]), atol=1e-5)
+    with pytest.raises(ConfigError, match="null_tokens: expected none, as the network is told the guidance"):
+        generate(KEY, PARAMS, TOKENS, model, null_tokens=NULL)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
