@@ -18,6 +18,9 @@ from jax.extend.core import ClosedJaxpr
 from aijax.ntk.uses import Interpreter, Use, Weight, flat, map_uses, plain_value
 from aijax.typing import Array, Params
 
+WIDE = 4
+"""Inputs over channels of a product from which on XLA:CPU forms rows sooner from cotangents that lie as they are."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -173,8 +176,12 @@ def row_of(feature: Factors) -> Array:
         return jnp.einsum("nfghbt,nbt->nfghb", c[..., 0], a[..., 0])
     if d == 1:
         return (c * a[:, None, None, None]).sum(5).reshape(n, *outputs, b * k)
-    # a product of matrices whose result lies as it is needed: [n, b, t, (f g h k)] [n, b, t, d], summed over t. The
-    # cotangents are moved with their `k` side by side; to bring `t` there costs several times as much.
-    c = c.transpose(0, 4, 5, 1, 2, 3, 6).reshape(n, b, t, number * k)
-    made = jax.lax.dot_general(c, a, (((2,), (2,)), ((0, 1), (0, 1)))).reshape(n, b, *outputs, k, d)
+    # a product of matrices whose result lies as it is needed, [n, b, (f g h k), d], summed over t: of cotangents with
+    # their `t` side by side, or, as for convolutions with more inputs than channels to move, as they lie
+    if d > WIDE * k:
+        c = c.transpose(0, 4, 5, 1, 2, 3, 6).reshape(n, b, t, number * k)
+        made = jax.lax.dot_general(c, a, (((2,), (2,)), ((0, 1), (0, 1))))
+    else:
+        made = c.transpose(0, 4, 1, 2, 3, 6, 5).reshape(n, b, number * k, t) @ a
+    made = made.reshape(n, b, *outputs, k, d)
     return jnp.moveaxis(made, 1, 4).reshape(n, *outputs, b * k * d)
