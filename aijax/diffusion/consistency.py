@@ -150,12 +150,18 @@ def target_decay(step: int, total: int, first: int = 2, last: int = 150, decay: 
 def doubling_curriculum(step: int, total: int, first: int = 10, last: int = 1280) -> int:
     """Returns N at a step: min(s_0 2^floor(k/K'), s_1) + 1, K' = floor(K / (floor(log2(s_1/s_0)) + 1)).
 
+    Raises:
+      ConfigError: a `total` that is less than the number of doublings and one.
+
     Source: Song and Dhariwal 2023, equation 9.
 
     >>> doubling_curriculum(0, 8000), doubling_curriculum(8000, 8000)
     (11, 1281)
     """
-    stage = total // (math.floor(math.log2(last / first)) + 1)
+    stages = math.floor(math.log2(last / first)) + 1
+    if total < stages:
+        raise ConfigError(f"total: expected a step for each of {stages} values of N, got {total}")
+    stage = total // stages
     return min(first * 2 ** (step // stage), last) + 1
 
 

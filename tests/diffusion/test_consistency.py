@@ -161,6 +161,8 @@ def test_mistakes_are_named():
     x0 = jnp.zeros((2, 1))
     with pytest.raises(ConfigError, match="count: expected at least 2, got 1"):
         consistency_ratios(1)
+    with pytest.raises(ConfigError, match="total: expected a step for each of 8 values of N, got 7"):
+        doubling_curriculum(0, 7)
     with pytest.raises(ConfigError, match="ratios: expected at least 2, got 1"):
         consistency_training_loss(KEY, lambda x, t: x, None, EDM(), x0, jnp.ones(1))
     with pytest.raises(ConfigError, match="distance: unknown value 'l1'; expected one of l2"):
