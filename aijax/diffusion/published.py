@@ -5,12 +5,13 @@ returns the process, sampler, grid, prediction and constraint that do the same. 
 ("Euler", "Heun", "LMS", "KDPM2") run here in the coordinates of the process, x / sqrt(1 + rho^2), and give the same
 samples.
 
-Four things are not the same. DDIM and PNDM with "linspace" or "trailing" spacing step to the next time of their grid,
+Five things are not the same. DDIM and PNDM with "linspace" or "trailing" spacing step to the next time of their grid,
 where the published classes subtract T // N whatever the grid. PNDM of a network that predicts v mixes the eps of its
 last calls, where the class mixes v and turns the mixture into eps by the newest x alone, which is of order 1. And a
 Runge-Kutta step of PNDM over an odd number of indices goes to the index in its middle that the network is told, where
-the class first goes to the one after it. And Euler's method with churn asks the network after the noise is added
-(Karras et al. 2022, algorithm 2), where the classes ask before and read v at the level before.
+the class first goes to the one after it. From an image, PNDM tells the network the level of each state, where the
+published pipeline tells it the next lower one from the third call on. And Euler's method with churn asks the network
+after the noise is added (Karras et al. 2022, algorithm 2), where the classes ask before and read v at the level before.
 """
 
 import math
