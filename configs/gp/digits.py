@@ -1,11 +1,11 @@
 """Digits by Gaussian process classification, beside scikit-learn's classifier on the same split; a figure.
 
-aijax run configs/gp/digits.py                  about 2.5 CPU minutes
+aijax run configs/gp/digits.py                  about 95 CPU seconds
 
 On the 360 test digits, from 400 training digits, or for the sparse variational process from all 1437:
 
                           error     negative log predictive density
-    softmax, Laplace      5.3 %               0.871
+    softmax, Laplace      5.3 %               0.869
     one vs rest, Laplace  4.4 %               0.889
     scikit-learn          4.4 %               0.889
     sparse variational    2.5 %               0.104
