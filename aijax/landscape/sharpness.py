@@ -87,6 +87,7 @@ def _gradient(loss_fn, params, batches, rho):
 
 
 def _step_over(rho, length):
+    """The factor that makes a step of length rho of a vector, 0 where it has none."""
     return jnp.where(length > 0, rho / jnp.where(length > 0, length, 1), 0)
 
 

@@ -77,10 +77,12 @@ class ContextAttentionBlock(nn.Module):
         b, h, w, c = x.shape
         if c % self.head_width:
             raise ConfigError(f"attention_head_dim: expected a divisor of {c} channels, got {self.head_width}")
-        if self.context_norm == "layer_norm":
-            context = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm_cross", **dtypes)(context)
-        elif choose({"None": False, "group_norm": True}, str(self.context_norm), "cross_attention_norm"):
-            context = group_norm(context, 32, 1e-5, "norm_cross", **dtypes)
+        norms = {
+            "None": lambda y: y,
+            "layer_norm": lambda y: nn.LayerNorm(1e-5, use_fast_variance=False, name="norm_cross", **dtypes)(y),
+            "group_norm": lambda y: group_norm(y, 32, 1e-5, "norm_cross", **dtypes),
+        }
+        context = choose(norms, str(self.context_norm), "cross_attention_norm")(context)
         pixels = group_norm(x, self.groups, 1e-5, "group_norm", **dtypes).reshape(b, h * w, c)
 
         def project(name, y):

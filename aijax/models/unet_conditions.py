@@ -105,7 +105,15 @@ class FourierFeatures(nn.Module):
 
 
 class PooledContext(nn.Module):
-    """A context [b, s, d] -> [b, width]: what its mean attends to in it, normalised before and after."""
+    """A context [b, s, d] -> [b, width]: what its mean attends to in it, normalised before and after.
+
+    Attributes:
+      width: of the result.
+      num_heads: of the attention.
+      dtype, param_dtype: see `aijax.models.transformer.BlockSpec`.
+
+    Source: Saharia et al. 2022, section 2.3.
+    """
 
     width: int
     num_heads: int
@@ -124,7 +132,12 @@ class PooledContext(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention of the mean of vectors, moved by a learned one, to itself and to them: [b, s, d] -> [b, d]."""
+    """Attention of the mean of vectors, moved by a learned one, to itself and to them: [b, s, d] -> [b, d].
+
+    Attributes:
+      num_heads: of the attention, a divisor of d.
+      dtype, param_dtype: see `aijax.models.transformer.BlockSpec`.
+    """
 
     num_heads: int
     dtype: Any = None
