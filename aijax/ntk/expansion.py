@@ -6,8 +6,7 @@ Along the line from params to new_params, `g(t) = f(params + t d)` with `d = new
 
 Degree 1 is the linearised network `f(params) + J d`, whose training is kernel regression with the tangent kernel J J^T
 (Lee et al. 2019, arXiv:1902.06720, equation 2.2); higher degrees are those of Bai and Lee 2019, arXiv:1910.01619. Each
-derivative is a Jacobian-vector product of the one before it, so that any function that JAX differentiates in forward
-mode can be expanded; the price grows like 2^degree evaluations.
+derivative is a Jacobian-vector product of the one before it; the price grows like 2^degree evaluations.
 """
 
 import math
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.ntk.derivatives import jvp
 from aijax.typing import Callable, Params, PyTree
 
 
@@ -73,7 +73,7 @@ def taylor_expand(f: Callable[..., PyTree], params: Params, degree: int) -> Call
             lower = derivatives(order - 1)
 
             def extended(p):
-                values, tangents = jax.jvp(lower, (p,), (direction,))
+                values, tangents = jvp(lower, p, direction)
                 return (*values, tangents[-1])
 
             return extended

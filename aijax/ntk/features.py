@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
+from aijax.ntk.maxima import with_exact_maxima
 from aijax.ntk.uses import Interpreter, Use, Weight, flat, map_uses, plain_value
 from aijax.typing import Array, Params
 
@@ -70,7 +71,7 @@ def plan(function: Callable[[Params, Any], Array], params: Params, x: Any, *, st
 
     Nothing is computed: the function is traced once.
     """
-    program = jax.make_jaxpr(function)(params, x)
+    program = with_exact_maxima(jax.make_jaxpr(function)(params, x))
     leaves = jax.tree.leaves(params)
     if not structured:
         return Plan(program, [], frozenset(range(len(leaves))))

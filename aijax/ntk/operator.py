@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from aijax.errors import ConfigError
 from aijax.ntk.checks import check_params, check_rows, output_shapes
+from aijax.ntk.derivatives import jvp, vjp
 from aijax.ntk.empirical_fn import call, split_inputs
 from aijax.ntk.independence import check_independent
 from aijax.parallel import BATCH_AXES, batch_sharding, check_batch_size, replicated
@@ -122,15 +123,15 @@ def empirical_ntk_vp_fn(
 
 def pull(apply_fn: Callable, params: Params, x: PyTree, v: PyTree, columns: bool = False) -> Params:
     """Returns `J(x)^T v`, like the parameters; columns of v become the first axis."""
-    _, pullback = jax.vjp(lambda p: apply_fn(p, x), params)
-    return jax.vmap(pullback, in_axes=-1)(v)[0] if columns else pullback(v)[0]
+    _, backward = vjp(lambda p: apply_fn(p, x), params)
+    return jax.vmap(backward, in_axes=-1)(v) if columns else backward(v)
 
 
 def push(apply_fn: Callable, params: Params, x: PyTree, w: Params, columns: bool = False) -> PyTree:
     """Returns `J(x) w`, like the outputs; a first axis of w, with `columns`, becomes the last one."""
 
     def forward(w):
-        return jax.jvp(lambda p: apply_fn(p, x), (params,), (w,))[1]
+        return jvp(lambda p: apply_fn(p, x), params, w)[1]
 
     return jax.vmap(forward, out_axes=-1)(w) if columns else forward(w)
 

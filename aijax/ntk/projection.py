@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from aijax import flops, parallel
 from aijax.errors import ConfigError, choose
 from aijax.ntk.checks import check_params, check_rows, output_shapes
+from aijax.ntk.derivatives import jvp, trace
 from aijax.ntk.operator import check_batches, row_ranges, take
 from aijax.trees import count_parameters
 from aijax.typing import Callable, Params, PRNGKey, PyTree
@@ -170,8 +171,7 @@ _directions = jax.jit(directions, static_argnums=3)
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _push_block(apply_fn, params, x, block, dim):
-    _, forward = jax.linearize(lambda p: apply_fn(p, x), params)
-    image = jax.vmap(forward, out_axes=-1)(block)
+    image = jax.vmap(lambda direction: jvp(lambda p: apply_fn(p, x), params, direction)[1], out_axes=-1)(block)
     return jax.tree.map(lambda y: _scaled(y, dim), image)
 
 
@@ -180,7 +180,8 @@ def _project_batch(apply_fn, dim, block_size, params, x, key):
     def gradients(example):
         """Returns for each output of an example its gradients, `[outputs, *parameter]`."""
         one = jax.tree.map(lambda leaf: leaf[None], example)
-        jacobian = jax.jacrev(lambda p: jax.tree.map(lambda y: y.reshape(-1), apply_fn(p, one)))(params)
+        _, flat = trace(lambda p: jax.tree.map(lambda y: y.reshape(-1), apply_fn(p, one)), params)
+        jacobian = jax.jacrev(flat)(params)
         return jax.tree.map(jax.tree.leaves, jacobian, is_leaf=lambda tree: jax.tree.structure(tree) == of_params)
 
     of_params = jax.tree.structure(params)

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, jaxprs_in_params
 
+from aijax.ntk.derivatives import jvp, vjp
 from aijax.trees import count_bytes
 from aijax.typing import Array, Params
 
@@ -30,24 +30,13 @@ def vector_products(first: Any, second: Any, params: Params, inputs1: Any, input
     dtype = first.plan.program.out_avals[0].dtype
     basis1, basis2 = first.outputs.basis(dtype), second.outputs.basis(dtype)
 
-    reverse_only = has_custom_vjp(first.plan.program.jaxpr)
-
     def push(tangent, leaves):
         """The first function's outputs [f g h] of a tangent of the parameters, at one example."""
-
-        def at(p):
-            return first.function(p, jax.tree.unflatten(tree, leaves))
-
-        if reverse_only:  # no forward mode through it: the transpose of its reverse pass
-            out, back = jax.vjp(at, params)
-            (out,) = jax.linear_transpose(lambda cotangent: back(cotangent)[0], out)(tangent)
-        else:
-            _, out = jax.jvp(at, (params,), (tangent,))
+        _, out = jvp(lambda p: first.function(p, jax.tree.unflatten(tree, leaves)), params, tangent)
         return jnp.tensordot(basis1, out, axes=out.ndim)
 
     def pull(leaves, unit):
-        _, back = jax.vjp(lambda p: second.function(p, jax.tree.unflatten(tree, leaves)), params)
-        return back(unit)[0]
+        return vjp(lambda p: second.function(p, jax.tree.unflatten(tree, leaves)), params)[1](unit)
 
     leaves1, leaves2 = jax.tree.leaves(inputs1), jax.tree.leaves(inputs2)
     at_once = max(1, memory_limit // (4 * max(count_bytes(params), 1)))
@@ -76,11 +65,3 @@ def vector_products(first: Any, second: Any, params: Params, inputs1: Any, input
     if first.paired:
         return jnp.einsum("jFghifgh->gifjF", columns)
     return jnp.einsum("iFghfgh->gifF", columns[:, :, :, :, 0])
-
-
-def has_custom_vjp(jaxpr: Jaxpr) -> bool:
-    """Returns whether a program calls a function whose reverse pass alone is defined (`jax.custom_vjp`)."""
-    return any(
-        equation.primitive.name.startswith("custom_vjp") or any(map(has_custom_vjp, jaxprs_in_params(equation.params)))
-        for equation in jaxpr.eqns
-    )

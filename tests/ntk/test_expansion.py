@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aijax.errors import ConfigError
-from aijax.ntk.expansion import linearize, taylor_expand
+from aijax.ntk import kernel_vector_product, linearize, projected_gradients, taylor_expand
 
 
 def test_the_golden_expansions(empirical_case, quick):
@@ -96,3 +96,32 @@ def test_refusals(polynomial):
         linearize(quartic, params)({"a": new_params["a"]}, x)
     with pytest.raises(ConfigError, match="shape"):
         linearize(quartic, params)({**new_params, "a": new_params["a"][:1]}, x)
+
+
+@jax.custom_vjp
+def halved_product(x, w):
+    return 0.5 * x @ w
+
+
+halved_product.defvjp(
+    lambda x, w: (halved_product(x, w), (x, w)), lambda kept, g: (0.5 * g @ kept[1].T, 0.5 * kept[0].T @ g)
+)
+
+
+def test_a_function_whose_reverse_pass_alone_is_defined_is_expanded_projected_and_multiplied():
+    keys = jax.random.split(jax.random.key(5), 4)
+    params = {"a": jax.random.normal(keys[0], (3, 4)), "b": jax.random.normal(keys[1], (4, 2))}
+    x, v = jax.random.normal(keys[2], (5, 3)), jax.random.normal(keys[3], (5, 2))
+    reverse_only = lambda p, x: jnp.tanh(halved_product(x, p["a"])) @ p["b"]  # noqa: E731
+    plain = lambda p, x: jnp.tanh(0.5 * x @ p["a"]) @ p["b"]  # noqa: E731
+
+    def results(f):
+        return (
+            taylor_expand(f, params, 2)(jax.tree.map(lambda leaf: 1.1 * leaf, params), x),
+            kernel_vector_product(f, params, x, batch_size=2)(v),
+            projected_gradients(keys[0], f, params, x, dim=8, method="jvp"),
+        )
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), results(reverse_only), results(plain)
+    )
