@@ -84,9 +84,42 @@ def kernel_vector_product(
             dtypes = jax.tree.map(jnp.result_type, v)
             v = jax.tree.map(lambda leaf, out: jnp.asarray(leaf, out.dtype), v, expected)
             traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((v, params, x1, x2)))
-            multiply = _scanned if traced else _from_host
-            result = multiply(apply_fn, columns, params, x1, x2, v, sizes, batch_size, mesh)
+            pull_batch = functools.partial(_pull, apply_fn, columns, params)
+            w = _summed(pull_batch, (x2, v), sizes[1], batch_size, mesh, traced)
+            push_batch = functools.partial(_push, apply_fn, columns, params, w)
+            result = _joined(push_batch, (x1,), sizes[0], batch_size, mesh, traced)
             return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), result, dtypes)
+
+    return matvec
+
+
+def gauss_newton_vector_product(
+    apply_fn: Callable[[Params, PyTree], PyTree],
+    params: Params,
+    x: PyTree,
+    *,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[Params], Params]:
+    """Returns `matvec`, for which `matvec(w) = J(x)^T J(x) w`, of trees like the parameters.
+
+    But for zeros its eigenvalues are those of the kernel; it is the smaller matrix where outputs outnumber parameters.
+    Arguments, errors and ways to call it are those of `kernel_vector_product`.
+
+    >>> gauss_newton_vector_product(lambda w, x: x @ w, jnp.ones(2), jnp.eye(2)[:1])(jnp.array([3.0, 4.0])).tolist()
+    [3.0, 0.0]
+    """
+    check_params(params)
+    n = check_rows("x", x)
+    check_batches(apply_fn, params, x, batch_size, mesh)
+    output_shapes(apply_fn, params, x)
+    if mesh is not None:
+        params = jax.device_put(params, replicated(mesh))
+
+    def matvec(w):
+        with jax.disable_jit(False):
+            traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((w, params, x)))
+            return _summed(functools.partial(_push_and_pull, apply_fn, params, w), (x,), n, batch_size, mesh, traced)
 
     return matvec
 
@@ -152,60 +185,63 @@ def take(tree: PyTree, rows: slice, mesh: Mesh | None = None) -> PyTree:
     return jax.device_put(batch, batch_sharding(mesh) if even else replicated(mesh))
 
 
-def _from_host(apply_fn, columns, params, x1, x2, v, sizes, batch_size, mesh):
-    """Returns the product, batch after batch; at most two batches are on their way to the device at once."""
-    total = None
-    for rows in row_ranges(sizes[1], batch_size):
-        jax.block_until_ready(total)
-        part = _pull(apply_fn, columns, params, take(x2, rows, mesh), take(v, rows, mesh))
-        total = part if total is None else jax.tree.map(jnp.add, total, part)
-    results = []
-    for rows in row_ranges(sizes[0], batch_size):
-        jax.block_until_ready(results[-1:])
-        results.append(_push(apply_fn, columns, params, take(x1, rows, mesh), total))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results) if len(results) > 1 else results[0]
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _pull(apply_fn, columns, params, x, v):
     return pull(apply_fn, params, x, v, columns)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _push(apply_fn, columns, params, x, w):
+def _push(apply_fn, columns, params, w, x):
     return push(apply_fn, params, x, w, columns)
 
 
-def _scanned(apply_fn, columns, params, x1, x2, v, sizes, batch_size, mesh):
-    """Returns the product by a scan over whole batches, and what is left over by itself."""
-    x1, x2 = jax.tree.map(jnp.asarray, (x1, x2))
-    parts, rest = _batches((x2, v), sizes[1], batch_size, mesh)
-    total = jax.tree.map(lambda p: jnp.zeros(v_columns(v, columns) + jnp.shape(p), jnp.result_type(p)), params)
+@functools.partial(jax.jit, static_argnums=0)
+def _push_and_pull(apply_fn, params, w, x):
+    return pull(apply_fn, params, x, push(apply_fn, params, x, w))
 
-    def add(total, batch):
-        return jax.tree.map(jnp.add, total, pull(apply_fn, params, *batch, columns)), None
 
-    if parts is not None:
-        total, _ = jax.lax.scan(add, total, parts)
-    if rest is not None:
-        total, _ = add(total, rest)
-    parts, rest = _batches(x1, sizes[0], batch_size, mesh)
+def _summed(term, trees, n, batch_size, mesh, traced):
+    """Returns the sum of `term(*batch)` over batches of rows: by a scan where traced, else from the host.
+
+    From the host at most two batches are on their way to the device at once.
+    """
+    add = functools.partial(jax.tree.map, jnp.add)
+    if not traced:
+        total = None
+        for rows in row_ranges(n, batch_size):
+            jax.block_until_ready(total)
+            part = term(*take(trees, rows, mesh))
+            total = part if total is None else add(total, part)
+        return total
+    parts, rest = _batches(trees, n, batch_size, mesh)
+    if parts is None:
+        return term(*rest)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    zeros = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), jax.eval_shape(term, *first))
+    total, _ = jax.lax.scan(lambda total, batch: (add(total, term(*batch)), None), zeros, parts)
+    return total if rest is None else add(total, term(*rest))
+
+
+def _joined(image, trees, n, batch_size, mesh, traced):
+    """Returns the rows `image(*batch)` of all batches, one after the other; they are taken as in `_summed`."""
     results = []
-    if parts is not None:
-        image = jax.lax.map(lambda x: push(apply_fn, params, x, total, columns), parts)
-        results.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), image))
-    if rest is not None:
-        results.append(push(apply_fn, params, rest, total, columns))
+    if traced:
+        parts, rest = _batches(trees, n, batch_size, mesh)
+        if parts is not None:
+            images = jax.lax.map(lambda batch: image(*batch), parts)
+            results.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), images))
+        if rest is not None:
+            results.append(image(*rest))
+    else:
+        for rows in row_ranges(n, batch_size):
+            jax.block_until_ready(results[-1:])
+            results.append(image(*take(trees, rows, mesh)))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results) if len(results) > 1 else results[0]
-
-
-def v_columns(v: PyTree, columns: bool) -> tuple[int, ...]:
-    """Returns the shape of the axis of columns: one number, or none."""
-    return (jax.tree.leaves(v)[0].shape[-1],) if columns else ()
 
 
 def _batches(tree, n, batch_size, mesh):
     """Returns the whole batches stacked (None if one holds all), and the rest of the rows (None if none is left)."""
+    tree = jax.tree.map(jnp.asarray, tree)
     if batch_size is None or batch_size >= n:
         return None, tree
     count = n // batch_size

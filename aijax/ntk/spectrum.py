@@ -6,10 +6,14 @@ lambda. Of these, without the matrix (`operator.py` gives the products, `aijax.l
     largest eigenvalues       thick-restart Lanczos
     tr Theta                  the squared norms of all gradients, exactly; or E[z^T Theta z] over random signs z
     log det(Theta + c I)      stochastic Lanczos quadrature
-    effective rank            sum_i lambda_i / (lambda_i + c), likewise; or (tr Theta)^2 / tr Theta^2
+    effective rank            sum_i lambda_i / (lambda_i + c), likewise; or (tr Theta)^2 / |Theta|_F^2
 
 The effective rank at ridge c is the degrees of freedom of kernel regression with that ridge (Hastie and Tibshirani
 1990, section 3.5); without a ridge it is the participation ratio of the spectrum, between 1 and n o.
+
+J^T J, which acts on parameters, has the same eigenvalues but for zeros. Sums over all eigenvalues are estimated with
+whichever of the two is smaller, so that the zeros of the other are exact. Rounding blurs the small eigenvalues of
+either by about 1e-7 (of 64 bits 1e-16) of the largest, so that a ridge has to be well above that to be seen.
 """
 
 import contextlib
@@ -25,9 +29,10 @@ from jax.sharding import Mesh
 from aijax import linalg
 from aijax.errors import ConfigError
 from aijax.linalg import Eigenpairs, Estimate
+from aijax.linalg.vectors import dimension
 from aijax.ntk.checks import check_rows, output_shapes
 from aijax.ntk.empirical import empirical_ntk
-from aijax.ntk.operator import check_batches, kernel_vector_product, row_ranges, take
+from aijax.ntk.operator import check_batches, gauss_newton_vector_product, kernel_vector_product, row_ranges, take
 from aijax.typing import Array, Callable, Float, Params, PRNGKey, PyTree
 
 HELD_ON_DEVICE = 1 << 30
@@ -150,14 +155,10 @@ def log_determinant(
     Source: Ubaru, Chen and Saad 2017, SIAM J. Matrix Anal. Appl. 38.
     """
     _check_ridge(ridge)
-
-    def solve(matvec, key, example):
-        def regularised(v):
-            return jax.tree.map(lambda a, b: a + ridge * b, matvec(v), v)
-
-        return linalg.log_determinant(regularised, key, example, num_samples=num_samples, steps=steps)
-
-    return _solved(solve, key, apply_fn, params, x, batch_size, mesh)
+    operator = (apply_fn, params, x, batch_size, mesh)
+    return _sum_over_spectrum(
+        lambda value: jnp.log(value + ridge), key, *operator, num_samples=num_samples, steps=steps
+    )
 
 
 def effective_rank(
@@ -171,8 +172,8 @@ def effective_rank(
     steps: int = 50,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Float[Array, ""]:
-    """Returns an estimate of the number of directions of output space that the kernel fills.
+) -> Estimate:
+    """Returns an estimate of the number of directions of output space that the kernel fills, and its standard error.
 
         with a ridge c:  sum_i lambda_i / (lambda_i + c)          without:  (sum_i lambda_i)^2 / sum_i lambda_i^2
 
@@ -180,23 +181,30 @@ def effective_rank(
       key: for the probes.
       apply_fn, params, x, batch_size, mesh: as in `kernel_vector_product`.
       ridge: c, positive; None for the participation ratio, whose numerator is exact.
-      num_samples: probes, at least 2.
+      num_samples: probes, at least 2; without a ridge, vectors held, and two products are made for each.
       steps: products for each probe, where there is a ridge.
 
     Raises:
-      ConfigError: a ridge that is not positive; as `kernel_vector_product` and `linalg.slq`.
+      ConfigError: a ridge that is not positive; as `kernel_vector_product`, `linalg.slq` and, without a ridge,
+        `linalg.estimate_frobenius_norm`.
 
-    Source: Hastie and Tibshirani 1990, Generalized Additive Models, section 3.5, for the ridge.
+    Source: Hastie and Tibshirani 1990, Generalized Additive Models, section 3.5, for the ridge; Epperly, Tropp and
+    Webber 2024, SIAM J. Matrix Anal. Appl. 45, for the norm.
     """
     operator = (apply_fn, params, x, batch_size, mesh)
     if ridge is not None:
         _check_ridge(ridge)
-        filling = functools.partial(linalg.slq, lambda value: value / (value + ridge))
-        return _solved(functools.partial(filling, num_samples=num_samples, steps=steps), key, *operator).value
-    # two steps of the process integrate a square exactly: its first norm is |Theta z|^2
-    square = functools.partial(linalg.slq, jnp.square, num_samples=num_samples, steps=2)
-    squares = _solved(square, key, *operator).value
-    return trace(apply_fn, params, x, batch_size=batch_size, mesh=mesh) ** 2 / squares
+        filling = lambda value: value / (value + ridge)  # noqa: E731
+        return _sum_over_spectrum(filling, key, *operator, num_samples=num_samples, steps=steps)
+
+    def solve(matvec, key, example):
+        products = 2 * min(num_samples, dimension(example))
+        return linalg.estimate_frobenius_norm(matvec, key, example, products)
+
+    norm, _ = _solved_on_smaller(solve, key, *operator)
+    total = trace(apply_fn, params, x, batch_size=batch_size, mesh=mesh)
+    rank = (total / norm.value) ** 2
+    return Estimate(rank, 2 * rank * norm.standard_error / norm.value)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -207,14 +215,28 @@ def _batch_trace(apply_fn, params, x):
     return sum(jax.tree.leaves(totals))
 
 
-def _solved(solve, key, apply_fn, params, x, batch_size, mesh):
-    """Returns `solve(matvec, key, example)` of the kernel's products and the shapes of its vectors, run where it is to
-    run."""
-    example = output_shapes(apply_fn, params, x)
+def _sum_over_spectrum(function, key, *operator, num_samples, steps):
+    """Returns an estimate of the sum of `function` over the eigenvalues of the kernel."""
+    solve = functools.partial(linalg.slq, function, num_samples=num_samples, steps=steps)
+    found, zeros = _solved_on_smaller(solve, key, *operator)
+    return Estimate(found.value + zeros * function(jnp.zeros_like(found.value)), found.standard_error)
+
+
+def _solved_on_smaller(solve, key, apply_fn, params, x, batch_size, mesh):
+    """Returns `solve(matvec, key, example)` of Theta or J^T J, and how many zeros more Theta has for eigenvalues."""
+    zeros = dimension(output_shapes(apply_fn, params, x)) - dimension(params)
+    if zeros <= 0:
+        return _solved(solve, key, apply_fn, params, x, batch_size, mesh), 0
+    return _solved(solve, key, apply_fn, params, x, batch_size, mesh, gauss_newton_vector_product, params), zeros
+
+
+def _solved(solve, key, apply_fn, params, x, batch_size, mesh, product=kernel_vector_product, example=None):
+    """Returns `solve(matvec, key, example)` of products, by default the kernel's, run where it is to run."""
+    example = output_shapes(apply_fn, params, x) if example is None else example
     outside = _runs_outside_loops(apply_fn, params, x)
     if not outside:
         x = jax.tree.map(jnp.asarray, x)
-    matvec = kernel_vector_product(apply_fn, params, x, batch_size=batch_size, mesh=mesh)
+    matvec = product(apply_fn, params, x, batch_size=batch_size, mesh=mesh)
     with jax.disable_jit() if outside else contextlib.nullcontext():
         return solve(matvec, key, example)
 
