@@ -116,6 +116,8 @@ def output_shapes(
         raise ConfigError(
             f"{where}: cannot be traced with these parameters and inputs ({type(error).__name__}: {told[:200]})"
         ) from error
+    if not jax.tree.leaves(shapes):
+        raise ConfigError(f"{where}: expected an array or a tree of arrays, got none")
     for shape in jax.tree.leaves(shapes):
         if not jnp.issubdtype(shape.dtype, jnp.floating):
             raise ConfigError(f"{where}: expected real floating-point outputs, got {shape.dtype}{list(shape.shape)}")

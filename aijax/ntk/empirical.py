@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, did_you_mean
 from aijax.ntk.checks import check_alike, check_batch, check_params, output_shapes
@@ -118,6 +119,9 @@ def compute_ntk(apply_fn: Callable[[Params, Any], Any], params: Params, x1: Any,
 
 def house_kinds(trace_outputs: bool, diagonal: bool) -> Kinds:
     """Returns the axes that `trace_outputs` and `diagonal` ask for: the first is the example."""
+    for name, value in (("trace_outputs", trace_outputs), ("diagonal", diagonal)):
+        if not isinstance(value, bool | np.bool_):
+            raise ConfigError(f"{name}: expected true or false, got {value!r}")
 
     def kinds(shape):
         if not shape:

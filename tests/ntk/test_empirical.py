@@ -274,6 +274,8 @@ LINEAR = {"w": jnp.ones((3, 2))}
         ({"apply_fn": lambda p, x: x @ p["w"] * RANDOM.normal()}, "expected a pure function, but it computes"),
         ({"contraction": "structure"}, "contraction: unknown value 'structure'; did you mean 'structured'"),
         ({"x2": jnp.ones((3, 3)), "diagonal": True}, "x2: expected 2 along an axis"),
+        ({"apply_fn": lambda p, x: None}, "apply_fn: expected an array or a tree of arrays, got none"),
+        ({"trace_outputs": "no"}, "trace_outputs: expected true or false, got 'no'"),
     ],
 )
 def test_mistakes_are_told(change, message):

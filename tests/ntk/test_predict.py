@@ -518,6 +518,11 @@ PAIR = Kernels(K3, K3)
             "k_test_train: missing",
         ),
         (lambda: predict.max_learning_rate(K3[:2]), "ntk_train_train"),
+        (lambda: predict.max_learning_rate(K3, 0), "y_train_size: expected a positive number of targets, got 0"),
+        (lambda: predict.gradient_descent(lambda f, y: 0.0, K3, Y3, momentum=1.5), "momentum: expected at most 1"),
+        (lambda: predict.gradient_descent(3, K3, Y3), "loss: expected a function"),
+        (lambda: predict.gradient_descent_mse(K3, Y3)("1"), "t: expected numbers, got '1'"),
+        (lambda: predict.gradient_descent_mse_ensemble(K3, Y3, Y3), "kernel_fn: expected a function"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(call, words):

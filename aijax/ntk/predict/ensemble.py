@@ -76,6 +76,8 @@ def gradient_descent_mse_ensemble(
     >>> predict_fn(None, jnp.ones((1, 2)), "ntk").round(4).item()
     2.0
     """
+    if not callable(kernel_fn):
+        raise ConfigError(f"kernel_fn: expected a function of inputs, got {kernel_fn!r}")
     y_train = floating("y_train", y_train)
     layout = make_layout(y_train, trace_axes)
     nonnegative("learning_rate", learning_rate)

@@ -29,7 +29,7 @@ from aijax.ntk.predict.layout import (
     make_layout,
     on_columns,
 )
-from aijax.ntk.predict.solver import make_solver, nonnegative
+from aijax.ntk.predict.solver import check_momentum, make_solver, nonnegative
 from aijax.typing import Array, Float, Shaped
 
 Outputs = Array | tuple[Array, Array]
@@ -128,7 +128,7 @@ def max_learning_rate(
       eps: added to the eigenvalue.
 
     Raises:
-      ConfigError: a kernel that is not square.
+      ConfigError: a kernel that is not square, no targets, a negative `eps`, a momentum outside of 0 to 1.
 
     Source: Goh 2017, Why Momentum Really Works, section "The Dynamics of Momentum".
 
@@ -138,9 +138,12 @@ def max_learning_rate(
     kernel = jnp.asarray(ntk_train_train)
     if kernel.ndim < 2 or kernel.ndim % 2 or kernel.shape[0::2] != kernel.shape[1::2]:
         raise ConfigError(f"ntk_train_train: expected two equal copies of each axis, got the shape {kernel.shape}")
-    nonnegative("momentum", momentum)
+    check_momentum(momentum)
+    nonnegative("eps", eps)
     matrix = as_matrix(kernel)
     size = len(matrix) if y_train_size is None else y_train_size
+    if not size > 0:
+        raise ConfigError(f"y_train_size: expected a positive number of targets, got {size!r}")
     return 2 * (1 + momentum) * size / (jnp.linalg.eigvalsh(matrix)[-1] + eps)
 
 

@@ -30,7 +30,7 @@ from aijax.ntk.predict.layout import (
     train_matrix,
 )
 from aijax.ntk.predict.mse import floating, unseen_side
-from aijax.ntk.predict.solver import nonnegative
+from aijax.ntk.predict.solver import check_momentum, nonnegative
 from aijax.typing import Array, Shaped
 
 _MAX_STEPS = 100_000
@@ -73,7 +73,8 @@ def gradient_descent(
       trace_axes: axes of `y_train` that kernels lack, being the identity over them.
 
     Raises:
-      ConfigError: shapes that do not agree, negative rates or times, a missing t or `k_test_train`.
+      ConfigError: shapes that do not agree, negative rates or times, a momentum beyond 1, a loss that is no
+        function, a missing t or `k_test_train`.
       RunError: the solver needed more than 100000 steps (inside `jax.jit` the result is NaN instead).
 
     Source: Lee et al. 2019, arXiv:1902.06720, section 2.4.
@@ -86,7 +87,9 @@ def gradient_descent(
     y_train = jnp.asarray(y_train)
     layout = make_layout(y_train, trace_axes)
     nonnegative("learning_rate", learning_rate)
-    nonnegative("momentum", momentum)
+    check_momentum(momentum)
+    if not callable(loss):
+        raise ConfigError(f"loss: expected a function of outputs and targets, got {loss!r}")
     targets = floating("y_train", y_train)
     if callable(k_train_train):
         dtype, apply_train = targets.dtype, on_columns(k_train_train, layout)

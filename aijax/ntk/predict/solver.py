@@ -147,8 +147,19 @@ def tell(value: Array, good: Array, error: Array, tolerance: float, what: str, r
 
 def nonnegative(name: str, value) -> None:
     """Raises a `ConfigError` if a value that is at hand is negative or NaN."""
-    if value is not None and not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
+    if value is None or isinstance(value, jax.core.Tracer):
+        return
+    if not jnp.issubdtype(np.asarray(value).dtype, jnp.number):
+        raise ConfigError(f"{name}: expected numbers, got {value!r}")
+    if not np.all(np.asarray(value) >= 0):
         raise ConfigError(f"{name}: expected nothing below 0, got {value}")
+
+
+def check_momentum(momentum) -> None:
+    """Raises a `ConfigError` if a momentum that is at hand is not between 0 and 1."""
+    nonnegative("momentum", momentum)
+    if momentum is not None and not isinstance(momentum, jax.core.Tracer) and not np.all(np.asarray(momentum) <= 1):
+        raise ConfigError(f"momentum: expected at most 1, got {momentum}")
 
 
 def _traced(tree) -> bool:

@@ -11,9 +11,11 @@ and choose the cheapest covariances that the network's requirements allow.
 import collections
 import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, did_you_mean
 from aijax.ntk.stax.inputs import input_kernel
@@ -41,7 +43,8 @@ def layer(layer_fn: Callable[..., Layer]) -> Callable[..., Layer]:
     pairs of values for x1 and x2, go to all layers.
 
     Raises:
-      ConfigError: on a call, an unknown `get`, inputs whose shapes do not fit, or a diagonal that is not enough.
+      ConfigError: an argument that is annotated as `float` and is no number; on a call, an unknown `get`, inputs whose
+        shapes do not fit, or a diagonal that is not enough.
 
     >>> @layer
     ... def Double():
@@ -57,8 +60,11 @@ def layer(layer_fn: Callable[..., Layer]) -> Callable[..., Layer]:
     4.0
     """
 
+    signature = inspect.signature(layer_fn)
+
     @functools.wraps(layer_fn)
     def make(*args, **kwargs) -> Layer:
+        _check_numbers(layer_fn.__name__, signature, args, kwargs)
         init_fn, apply_fn, kernel_fn = layer_fn(*args, **kwargs)
         init_fn, apply_fn = _named(init_fn, layer_fn.__name__), _named(apply_fn, layer_fn.__name__)
         return init_fn, apply_fn, _kernel_fn(init_fn, kernel_fn, layer_fn.__name__)
@@ -69,6 +75,21 @@ def layer(layer_fn: Callable[..., Layer]) -> Callable[..., Layer]:
 def standard_normal(key: PRNGKey, shape: tuple[int, ...]) -> jax.Array:
     """Returns independent standard normal numbers of the default float type, from a typed or an old-style key."""
     return jax.random.normal(key, shape, jnp.result_type(float))
+
+
+def _check_numbers(name: str, signature: inspect.Signature, args: tuple, kwargs: dict) -> None:
+    """Refuses what is no number, traced or not, where an argument is annotated as one."""
+    try:
+        arguments = signature.bind(*args, **kwargs).arguments
+    except TypeError:  # the call itself says better what is wrong with it
+        return
+    for argument, value in arguments.items():
+        annotation = signature.parameters[argument].annotation
+        optional = annotation == float | None
+        if not (annotation is float or optional) or (optional and value is None):
+            continue
+        if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+            raise ConfigError(f"{name}: {argument}={value!r}, expected a number")
 
 
 def _named(function: Callable, name: str) -> Callable:

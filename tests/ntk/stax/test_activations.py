@@ -62,6 +62,8 @@ def test_what_cannot_be_made_is_refused():
         (lambda: stax.ElementwiseNumerical(jnp.tanh, 0), "deg"),
         (lambda: stax.Rbf(-1.0), "gamma"),
         (lambda: stax.Hermite(-1), "degree"),
+        (lambda: stax.LeakyRelu("0.1"), "LeakyRelu: alpha='0.1', expected a number"),
+        (lambda: stax.Dense(3, W_std=None), "Dense: W_std=None, expected a number"),
     ):
         with pytest.raises(ConfigError, match=argument):
             make()
