@@ -16,6 +16,7 @@ import numpy as np
 
 from aijax import parallel
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import check_flag, check_function
 from aijax.ntk.assembly import find_mirror, mirrored
 from aijax.ntk.block_programs import KernelParts, Programs, budget_of, split_arrays
 from aijax.ntk.blocks import host_inputs, ring
@@ -55,6 +56,8 @@ def batch(
     >>> kernel_fn(jnp.ones((5, 3)), jnp.ones((4, 3))).shape
     (5, 4)
     """
+    check_function("kernel_fn", kernel_fn)
+    check_flag("store_on_device", store_on_device)
     whole = not isinstance(batch_size, bool) and isinstance(batch_size, (int, np.integer))
     if not whole or batch_size < 0:
         raise ConfigError(f"batch_size: expected the rows of a block, or 0, got {batch_size!r}")
@@ -170,6 +173,8 @@ class _Problem:
                     f"kernel_fn: {name or 'a result'} of shape {shape} has not one row for each row of x1 and of x2, "
                     "and cannot be put together from blocks; leave batch_size and device_count at 0"
                 )
+        if all(each == (None, None) for each in axes.values()):
+            raise ConfigError("kernel_fn: expected a kernel with an axis for the rows of x1 or of x2, got none")
         self.output, self.axes = output, axes
 
     def wanted(self, block: PyTree, *, diagonal: bool) -> dict[str, Any]:

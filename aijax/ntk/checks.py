@@ -17,6 +17,8 @@ from aijax.typing import Params, PyTree
 def check_params(params: Params) -> None:
     """Refuses parameters that cannot be differentiated."""
     for name, leaf in named_leaves(params).items():
+        if isinstance(leaf, str):
+            raise ConfigError(f"params: expected real floating-point arrays, got {leaf!r}")
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ConfigError(f"params: expected real floating-point arrays, but {name!r} is {jnp.result_type(leaf)}")
 

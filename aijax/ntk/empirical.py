@@ -20,10 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError, did_you_mean
+from aijax.ntk.arguments import arrays
 from aijax.ntk.checks import check_alike, check_batch, check_params, output_shapes
 from aijax.ntk.contract import einsum
 from aijax.ntk.outputs import DIAGONAL, FULL, TRACED, Outputs, arrange
@@ -159,7 +159,7 @@ def tangent_kernel(
     """
     if not memory_limit > 0:
         raise ConfigError(f"memory_limit: expected a positive number of bytes, got {memory_limit}")
-    params, inputs1, inputs2 = jax.tree.map(as_array, (params, inputs1, inputs2))
+    params, inputs1, inputs2 = arrays("params", params), arrays("x1", inputs1), arrays("x2", inputs2)
     pairs, tree = tangents(function, params, inputs1, inputs2, kinds, mapped, contraction, where)
     kernels = [
         ntk(first, second, params, inputs1, inputs2, contraction=contraction, memory_limit=memory_limit)
@@ -234,11 +234,18 @@ def output_of(function: Callable[[Params, Any], Any], index: int, params: Params
 
 
 def output_kernel(
-    function: Callable[[Params, Any], Any], params: Params, inputs1: Any, inputs2: Any, kinds: Kinds
+    function: Callable[[Params, Any], Any],
+    params: Params,
+    inputs1: Any,
+    inputs2: Any,
+    kinds: Kinds,
+    where: str = "apply_fn",
 ) -> Any:
     """Returns the products of a function's outputs for two batches, for each output (see `empirical_nngp`)."""
-    inputs1, inputs2 = jax.tree.map(as_array, (inputs1, inputs2))
+    inputs1, inputs2 = arrays("x1", inputs1), arrays("x2", inputs2)
     check_alike(inputs1, inputs2, None)
+    for inputs in (inputs1,) if inputs2 is None else (inputs1, inputs2):
+        output_shapes(function, params, inputs, where)
     y1 = function(params, inputs1)
     y2 = y1 if inputs2 is None else function(params, inputs2)
 
@@ -253,8 +260,3 @@ def output_kernel(
         return arrange(einsum("fgh,Fgh->gfF", one, two)[:, None, :, None], outputs1, outputs2, None)
 
     return jax.tree.map(kernel, y1, y2)
-
-
-def as_array(x: Any) -> Array:
-    """Returns `x` as an array of jax."""
-    return x if isinstance(x, jax.Array) else jnp.asarray(x)

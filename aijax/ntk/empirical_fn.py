@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import as_axes, check_function
 from aijax.ntk.empirical import output_kernel, tangent_kernel
 from aijax.ntk.outputs import make_outputs
 from aijax.ntk.tangent import Mapped
@@ -79,7 +80,7 @@ def empirical_ntk_fn(
     contraction = CONTRACTION[NtkImplementation(implementation)]
     if not _s_rules and contraction != "vector_products":
         contraction = "autodiff"
-    kinds = functools.partial(make_outputs, trace_axes=as_axes(trace_axes), diagonal_axes=as_axes(diagonal_axes))
+    kinds = _kinds(f, trace_axes, diagonal_axes)
     triple = isinstance(vmap_axes, tuple) and len(vmap_axes) == 3
     in_axes, out_axes, kwargs_axes = vmap_axes if triple else (vmap_axes, vmap_axes, {})
 
@@ -107,11 +108,11 @@ def empirical_nngp_fn(
     f: Callable[..., Any], trace_axes: int | Sequence[int] = (-1,), diagonal_axes: int | Sequence[int] = ()
 ) -> Callable[..., Any]:
     """Returns `kernel_fn(x1, x2, params, **kwargs)`, the products of f's outputs; see `empirical_ntk_fn`."""
-    kinds = functools.partial(make_outputs, trace_axes=as_axes(trace_axes), diagonal_axes=as_axes(diagonal_axes))
+    kinds = _kinds(f, trace_axes, diagonal_axes)
 
     def kernel_fn(x1: Any, x2: Any, params: Params, **kwargs: Any) -> Any:
         inputs1, inputs2, static = split_inputs(x1, x2, kwargs)
-        return output_kernel(functools.partial(call, f, static), params, inputs1, inputs2, kinds)
+        return output_kernel(functools.partial(call, f, static), params, inputs1, inputs2, kinds, "f")
 
     return kernel_fn
 
@@ -141,6 +142,8 @@ def empirical_kernel_fn(
     }
 
     def kernel_fn(x1: Any, x2: Any, get: str | Sequence[str] | None, params: Params, **kwargs: Any) -> Any:
+        if get is not None and not isinstance(get, (str, tuple, list)):
+            raise ConfigError(f"get: expected 'nngp', 'ntk' or a tuple of them, got {get!r}")
         wanted = tuple(made) if get is None else (get,) if isinstance(get, str) else tuple(get)
         wanted = tuple(name.lower() if isinstance(name, str) else name for name in wanted)
         for name in wanted:
@@ -160,9 +163,11 @@ def named(fields: tuple[str, ...]) -> type:
     return collections.namedtuple("EmpiricalKernel", fields)
 
 
-def as_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns axes as a tuple."""
-    return (axes,) if isinstance(axes, int) else tuple(axes)
+def _kinds(f, trace_axes, diagonal_axes):
+    """Returns what tells the kinds of the axes of an output from its shape."""
+    check_function("f", f)
+    trace_axes, diagonal_axes = as_axes("trace_axes", trace_axes), as_axes("diagonal_axes", diagonal_axes)
+    return functools.partial(make_outputs, trace_axes=trace_axes, diagonal_axes=diagonal_axes)
 
 
 def call(

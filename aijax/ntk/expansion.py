@@ -9,12 +9,14 @@ Degree 1 is the linearised network `f(params) + J d`, whose training is kernel r
 derivative is a Jacobian-vector product of the one before it; the price grows like 2^degree evaluations.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import check_function, real_array, whole
 from aijax.ntk.derivatives import jvp
 from aijax.typing import Callable, Params, PyTree
 
@@ -56,9 +58,11 @@ def taylor_expand(f: Callable[..., PyTree], params: Params, degree: int) -> Call
     >>> float(taylor_expand(lambda w, x: w**2 * x, jnp.array(1.0), 2)(jnp.array(1.5), 2.0))
     4.5
     """
-    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 0:
-        raise ConfigError(f"degree: expected a whole number of 0 or more, got {degree!r}")
-    params = jax.tree.map(jnp.asarray, params)
+    check_function("f", f)
+    degree = whole("degree", degree, 0, "a whole number of 0 or more")
+    if not jax.tree.leaves(params):
+        raise ConfigError("params: expected floating numbers to expand in, got none")
+    params = jax.tree.map(functools.partial(real_array, "params"), params)
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise ConfigError(f"params: expected floating numbers to expand in, got {leaf.dtype}")
@@ -79,6 +83,8 @@ def taylor_expand(f: Callable[..., PyTree], params: Params, degree: int) -> Call
             return extended
 
         terms = derivatives(degree)(params)
+        if not jax.tree.leaves(terms[0]):
+            raise ConfigError("f: expected an array or a tree of arrays, got none")
         return jax.tree.map(
             lambda *g: sum(term / math.factorial(k) if k > 1 else term for k, term in enumerate(g)), *terms
         )

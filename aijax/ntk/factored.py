@@ -13,8 +13,9 @@ import jax
 
 from aijax.errors import ConfigError
 from aijax.ntk import contract
+from aijax.ntk.arguments import arrays
 from aijax.ntk.block_programs import FactoredKernel
-from aijax.ntk.empirical import MEMORY_LIMIT, as_array, house_kinds, tangents
+from aijax.ntk.empirical import MEMORY_LIMIT, house_kinds, tangents
 from aijax.ntk.features import Feature
 from aijax.ntk.outputs import FULL, Outputs, arrange
 from aijax.ntk.tangent import Mapped, choose_orders, features
@@ -73,7 +74,7 @@ def factored_ntk(
         raise ConfigError("contraction: 'vector_products' has no features of one example; expected another")
 
     def features_fn(x: Any, params: Params) -> Any:
-        params, x = jax.tree.map(as_array, (params, x))
+        params, x = arrays("params", params), arrays("x", x)
         kinds, mapped = house_kinds(trace_outputs, False), Mapped(0, 0)
         pairs, tree = tangents(apply_fn, params, x, None, kinds, mapped, contraction, "apply_fn")
         made = []

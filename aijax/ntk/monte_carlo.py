@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import jax
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import check_function, check_key, whole
 from aijax.ntk.batch import batch
 from aijax.ntk.empirical_fn import NtkImplementation, empirical_kernel_fn, is_array
 from aijax.typing import Any, Callable, PRNGKey, PyTree
@@ -54,18 +55,28 @@ def monte_carlo_kernel_fn(
     [(3, 3), (3, 3)]
     """
     several = isinstance(n_samples, Iterable)
-    counts = sorted(set(n_samples)) if several else [n_samples]
-    for count in counts:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigError(f"n_samples: expected positive whole numbers, got {count!r}")
+    counts = list(n_samples) if several else [n_samples]
+    counts = sorted({whole("n_samples", count, 1, "positive whole numbers") for count in counts})
     if not counts:
         raise ConfigError("n_samples: expected a number of samples or several, got none")
+    check_function("init_fn", init_fn)
+    check_function("apply_fn", apply_fn)
     empirical = empirical_kernel_fn(apply_fn, trace_axes, diagonal_axes, vmap_axes, implementation)
+    key = check_key("key", key)
     takes_rng = _takes(apply_fn, "rng")
 
     def estimates(x1, x2, get, kwargs):
+        if not all(map(is_array, jax.tree.leaves(x1))):
+            raise ConfigError(f"x1: expected an array or a tree of arrays, got {x1!r}")
         shape = jax.tree.map(lambda leaf: leaf.shape, x1)
-        initialise = jax.jit(lambda key: init_fn(key, shape)[1])
+
+        @jax.jit
+        def initialise(key):
+            made = init_fn(key, shape)
+            if not isinstance(made, (tuple, list)) or len(made) != 2:
+                raise ConfigError("init_fn: expected a function that returns (output_shape, params)")
+            return made[1]
+
         static = {name: value for name, value in kwargs.items() if not all(map(is_array, jax.tree.leaves(value)))}
         arrays = {name: value for name, value in kwargs.items() if name not in static}
 

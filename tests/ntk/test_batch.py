@@ -156,6 +156,9 @@ def test_arrays_that_do_not_depend_on_the_blocks_are_given_once():
         (lambda k: batch(k, 2, 99), "device_count: expected -1"),
         (lambda k: batch(k, 2)(X, Y[:, :3]), r"x2: expected examples of shape \(4, 5, 3\) as x1 has"),
         (lambda k: batch(k, 2)(X[:0]), "x1: expected one row or more"),
+        (lambda k: batch(None), "kernel_fn: expected a function, got None"),
+        (lambda k: batch(k, 2, 0, "yes"), "store_on_device: expected true or false"),
+        (lambda k: batch(lambda a, b: jnp.sum(a) * jnp.sum(b), 2)(X, Y), "kernel_fn: expected a kernel with an axis"),
         (lambda k: batch(lambda a, b: {"k": a @ b.T, "cov": a @ a.T}, 2)(X[:, 0, 0], Y[:, 0, 0]), "'cov' of shape"),
     ],
 )

@@ -82,5 +82,14 @@ def test_mistakes_are_told():
         ConfigError, match=r"trace_axes: apply_fn gives outputs of shape \(2, 2\), which have no axis 2"
     ):
         empirical_ntk_fn(f, trace_axes=2)(jnp.ones((2, 3)), None, jnp.ones((3, 2)))
+    for words, call in (
+        ("f: expected a function, got None", lambda: empirical_ntk_fn(None)),
+        ("trace_axes: expected an axis or several, got 'yes'", lambda: empirical_ntk_fn(f, trace_axes="yes")),
+        ("get: expected 'nngp', 'ntk' or a tuple", lambda: empirical_kernel_fn(f)(jnp.ones((2, 3)), None, 3, None)),
+        ("f: expected an array .* got none", lambda: empirical_nngp_fn(lambda p, x: None)(jnp.ones(2), None, 1.0)),
+        ("params: expected an array of numbers", lambda: empirical_ntk_fn(f)(jnp.ones((2, 3)), None, "w")),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            call()
     with pytest.raises(ConfigError, match="diagonal_axes: axis -1 is in both trace_axes and diagonal_axes"):
         empirical_ntk_fn(f, -1, -1)(jnp.ones((2, 3)), None, jnp.ones((3, 2)))

@@ -90,6 +90,14 @@ def test_refusals(polynomial):
     for degree in (-1, 1.5, True, "2"):
         with pytest.raises(ConfigError, match="degree"):
             taylor_expand(quartic, params, degree)
+    for words, call in (
+        ("f: expected a function, got None", lambda: linearize(None, params)),
+        ("params: expected floating numbers to expand in, got none", lambda: linearize(quartic, None)),
+        ("params: expected an array of numbers, got 'w'", lambda: linearize(quartic, "w")),
+        ("f: expected an array or a tree of arrays, got none", lambda: linearize(lambda p, x: None, 1.0)(1.0, x)),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            call()
     with pytest.raises(ConfigError, match="floating"):
         linearize(quartic, {"a": jnp.arange(3)})
     with pytest.raises(ConfigError, match="structure"):

@@ -102,3 +102,12 @@ def test_refusals():
     for n_samples in (0, -1, True, 1.5, [1, 0], [], ["2"]):
         with pytest.raises(ConfigError, match="n_samples"):
             monte_carlo_kernel_fn(init_fn, apply_fn, KEY, n_samples)
+    for arguments, words in (
+        ((None, apply_fn, KEY), "init_fn: expected a function, got None"),
+        ((init_fn, None, KEY), "apply_fn: expected a function, got None"),
+        ((init_fn, apply_fn, 3), "key: expected a key of jax.random.key, got 3"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            monte_carlo_kernel_fn(*arguments, 2)
+    with pytest.raises(ConfigError, match="init_fn: expected a function that returns"):
+        monte_carlo_kernel_fn(lambda key, shape: 3, apply_fn, KEY, 2, device_count=0)(jnp.ones((2, 3)), None, "ntk")

@@ -485,6 +485,7 @@ def test_max_learning_rate_is_where_steps_stop_to_converge(float64):
 
 K3, Y3 = np.eye(3, dtype=np.float32), np.ones((3, 2), np.float32)
 PAIR = Kernels(K3, K3)
+SQUARES = LOSSES["0.5*mean over all entries of (f-y)^2"]
 
 
 @pytest.mark.parametrize(
@@ -519,7 +520,31 @@ PAIR = Kernels(K3, K3)
         ),
         (lambda: predict.max_learning_rate(K3[:2]), "ntk_train_train"),
         (lambda: predict.max_learning_rate(K3, 0), "y_train_size: expected a positive number of targets, got 0"),
-        (lambda: predict.gradient_descent(lambda f, y: 0.0, K3, Y3, momentum=1.5), "momentum: expected at most 1"),
+        (
+            lambda: predict.gradient_descent(lambda f, y: 0.0, K3, Y3, momentum=1.0),
+            "momentum: expected a number of at least 0 and below 1, got 1.0",
+        ),
+        (lambda: predict.max_learning_rate(K3, momentum=1.0), "momentum: expected a number of at least 0 and below 1"),
+        (lambda: predict.max_learning_rate(K3, 2.5), "y_train_size: expected a positive number of targets, got 2.5"),
+        (lambda: predict.max_learning_rate(K3 * np.nan), "ntk_train_train: expected a kernel, .* got nan"),
+        (lambda: predict.gradient_descent_mse(-K3, Y3), "k_train_train: expected a kernel, .* got -1.0"),
+        (lambda: predict.gradient_descent_mse(None, Y3), "k_train_train: expected an array of numbers, got None"),
+        (lambda: predict.gradient_descent_mse(K3 * 1j, Y3), "k_train_train: expected real numbers, got complex64"),
+        (lambda: predict.gradient_descent_mse(K3, Y3, None), "learning_rate: expected numbers, got None"),
+        (lambda: predict.gradient_descent_mse(K3, Y3, np.ones(2)), "learning_rate: expected one number, got an array"),
+        (lambda: predict.gradient_descent_mse(K3, Y3, np.inf), "learning_rate: expected a finite number, got inf"),
+        (lambda: predict.gradient_descent_mse(K3, Y3, trace_axes="yes"), "trace_axes: expected an axis or several"),
+        (
+            lambda: predict.gradient_descent_mse(K3, Y3, diag_reg_absolute_scale="mean"),
+            "diag_reg_absolute_scale: expected true or false, got 'mean'",
+        ),
+        (lambda: predict.gradient_descent_mse(lambda v: v[:2], Y3), r"outputs of shape \(3, 2\), got \(2, 2\)"),
+        (lambda: predict.gp_inference(PAIR, Y3, -1.0), "diag_reg: expected nothing below 0"),
+        (lambda: predict.gp_inference(PAIR, Y3)(3, PAIR), "get: expected different names of nngp, ntk, ntkgp, got 3"),
+        (lambda: predict.gradient_descent(SQUARES, K3, Y3)(np.inf), "t: expected finite times"),
+        (lambda: predict.gradient_descent(SQUARES, K3, Y3)(1.0, predict.ODEState(Y3, None, Y3)), "qx_train, qx_test"),
+        (lambda: predict.gradient_descent(lambda f, y: f - y, K3, Y3), "loss: expected one real .* number"),
+        (lambda: predict.gradient_descent(lambda f: 0.0, K3, Y3), "loss: not a function of outputs and targets"),
         (lambda: predict.gradient_descent(3, K3, Y3), "loss: expected a function"),
         (lambda: predict.gradient_descent_mse(K3, Y3)("1"), "t: expected numbers, got '1'"),
         (lambda: predict.gradient_descent_mse_ensemble(K3, Y3, Y3), "kernel_fn: expected a function"),

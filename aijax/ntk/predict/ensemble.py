@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import check_flag, floating, rate
 from aijax.ntk.predict.gaussian import Gaussian, bundle, names_of
 from aijax.ntk.predict.gp import ensemble_covariance, field, square_matrix, symmetrise
 from aijax.ntk.predict.layout import (
@@ -32,8 +33,8 @@ from aijax.ntk.predict.layout import (
     make_layout,
     train_matrix,
 )
-from aijax.ntk.predict.mse import evolve, floating
-from aijax.ntk.predict.solver import keep, make_solver, nonnegative
+from aijax.ntk.predict.mse import evolve
+from aijax.ntk.predict.solver import check_regularisation, keep, make_solver
 from aijax.typing import Array, PyTree, Shaped
 
 GETS = ("nngp", "ntk")
@@ -80,8 +81,8 @@ def gradient_descent_mse_ensemble(
         raise ConfigError(f"kernel_fn: expected a function of inputs, got {kernel_fn!r}")
     y_train = floating("y_train", y_train)
     layout = make_layout(y_train, trace_axes)
-    nonnegative("learning_rate", learning_rate)
-    nonnegative("diag_reg", diag_reg)
+    rate("learning_rate", learning_rate)
+    check_regularisation(diag_reg, diag_reg_absolute_scale)
     kernels, solvers = {}, {}
 
     def train_kernel(name):
@@ -99,6 +100,7 @@ def gradient_descent_mse_ensemble(
 
     def predict_fn(t=None, x_test=None, get=None, compute_cov=False, **kernel_fn_test_test_kwargs):
         names = names_of(get, GETS)
+        check_flag("compute_cov", compute_cov)
         at = functools.partial(evolve, t=t, learning_rate=learning_rate, size=y_train.size)
         needed = tuple(name for name in GETS if name in names or (compute_cov and name == "nngp"))
         if x_test is not None:
@@ -194,7 +196,7 @@ def _on_test(at, solver, name, test_train, test_test, nngp, t, layout):
 def _kernels(kernel_fn, x1, x2, names, keywords):
     """Returns `{name: kernel}`, asking for several at once where several are needed."""
     kernels = kernel_fn(x1, x2, names[0] if len(names) == 1 else names, **keywords)
-    return {name: jnp.asarray(field("kernel_fn", kernels, name, both=len(names) > 1)) for name in names}
+    return {name: field("kernel_fn", kernels, name, both=len(names) > 1) for name in names}
 
 
 def _between(train, test):

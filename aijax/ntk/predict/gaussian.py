@@ -17,6 +17,8 @@ class Gaussian(NamedTuple):
 
 def names_of(get: str | tuple[str, ...] | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names asked for, in lower case; None asks for "nngp" and "ntk"."""
+    if get is not None and not isinstance(get, (str, tuple, list)):
+        raise ConfigError(f"get: expected different names of {', '.join(allowed)}, got {get!r}")
     names = ("nngp", "ntk") if get is None else (get,) if isinstance(get, str) else tuple(get)
     lower = tuple(name.lower() if isinstance(name, str) else name for name in names)
     if not names or len(set(lower)) < len(lower):

@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import floating, real_array
 from aijax.ntk.predict.gaussian import Gaussian, bundle, names_of
 from aijax.ntk.predict.layout import (
     Layout,
@@ -28,8 +29,8 @@ from aijax.ntk.predict.layout import (
     make_layout,
     train_matrix,
 )
-from aijax.ntk.predict.mse import floating, unseen_side
-from aijax.ntk.predict.solver import keep, make_solver
+from aijax.ntk.predict.mse import unseen_side
+from aijax.ntk.predict.solver import check_regularisation, keep, make_solver
 from aijax.typing import Array, Shaped
 
 GETS = ("nngp", "ntk", "ntkgp")
@@ -75,6 +76,7 @@ def gp_inference(
     """
     y_train = floating("y_train", y_train)
     layout = make_layout(y_train, trace_axes)
+    check_regularisation(diag_reg, diag_reg_absolute_scale)
     solvers = {}
 
     def solver_of(name):
@@ -125,10 +127,10 @@ def field(where: str, kernel: Any, name: str, both: bool = False) -> Any:
         value = getattr(kernel, name, None)
         if value is None:
             raise ConfigError(f"{where}: the kernel {name!r} is needed for what `get` asks and is not in it")
-        return value
+        return value if callable(value) else real_array(where, value)
     if both:
         raise ConfigError(f"{where}: get='ntk' with a covariance needs both fields, nngp and ntk, got one array")
-    return kernel
+    return kernel if callable(kernel) else real_array(where, kernel)
 
 
 def ensemble_covariance(test_test: Array, transfer: Array, train_test: Array, train_train: Array) -> Array:
@@ -148,21 +150,21 @@ def square_matrix(name: str, kernel: Array, rows: tuple[int, ...], layout: Layou
     outputs = list(layout.shape)
     for axis, size in zip(layout.kept, rows, strict=True):
         outputs[axis] = size
-    return train_matrix(name, jnp.asarray(kernel), Layout(tuple(outputs), layout.kept, layout.traced)).astype(dtype)
+    return train_matrix(name, kernel, Layout(tuple(outputs), layout.kept, layout.traced)).astype(dtype)
 
 
 def _on_test(solver, name, k_train_train, k_test_train, test_test, layout, dtype):
     kernel = field("k_test_train", k_test_train, "nngp" if name == "nngp" else "ntk", both=name == "ntk")
     if callable(kernel):
         raise ConfigError("k_test_train: a covariance needs the kernel as an array; a product serves means only")
-    matrix, _ = cross_matrix("k_test_train", jnp.asarray(kernel), layout)
+    matrix, _ = cross_matrix("k_test_train", kernel, layout)
     rows = kernel.shape[0::2]
     prior = square_matrix("k_test_test", test_test, rows, layout, dtype)
     _, solved = solver.limit(matrix.T.astype(dtype))
     if name != "ntk":
         return from_matrix(symmetrise(prior - _matmul(matrix, solved)), rows, rows)
-    nngp, _ = cross_matrix("k_test_train", jnp.asarray(field("k_test_train", k_test_train, "nngp")), layout)
-    train = train_matrix("k_train_train", jnp.asarray(field("k_train_train", k_train_train, "nngp", both=True)), layout)
+    nngp, _ = cross_matrix("k_test_train", field("k_test_train", k_test_train, "nngp"), layout)
+    train = train_matrix("k_train_train", field("k_train_train", k_train_train, "nngp", both=True), layout)
     return from_matrix(ensemble_covariance(prior, solved.T, nngp.T, train), rows, rows)
 
 
@@ -174,7 +176,7 @@ def _left_on_train(solver, k_train_train, prior, layout, dtype):
     kernel = getattr(k_train_train, prior, None)
     if kernel is None or callable(kernel):
         return jnp.zeros(tuple(size for size in layout.kept_shape for _ in range(2)), dtype)
-    once, _ = solver.limit(train_matrix("k_train_train", jnp.asarray(kernel), layout).astype(dtype))
+    once, _ = solver.limit(train_matrix("k_train_train", kernel, layout).astype(dtype))
     twice, _ = solver.limit(once.T)
     return from_matrix(symmetrise(twice), layout.kept_shape, layout.kept_shape)
 

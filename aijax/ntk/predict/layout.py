@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import as_axes, real_array
 from aijax.typing import Array, Callable
 
 
@@ -38,9 +40,9 @@ def make_layout(y_train: Array, trace_axes: int | Sequence[int]) -> Layout:
     """Returns the layout of targets and trace axes (which may be negative or repeated)."""
     if y_train.ndim == 0:
         raise ConfigError("y_train: expected targets [n, ...], got a scalar")
-    axes = (trace_axes,) if isinstance(trace_axes, int) else tuple(trace_axes)
+    axes = as_axes("trace_axes", trace_axes)
     for axis in axes:
-        if isinstance(axis, bool) or not isinstance(axis, int) or not -y_train.ndim <= axis < y_train.ndim:
+        if not -y_train.ndim <= axis < y_train.ndim:
             raise ConfigError(f"trace_axes: {axis!r} is not an axis of y_train, whose shape is {y_train.shape}")
     traced = tuple(sorted({axis % y_train.ndim for axis in axes}))
     kept = tuple(axis for axis in range(y_train.ndim) if axis not in traced)
@@ -51,15 +53,27 @@ def train_matrix(name: str, kernel: Array, layout: Layout) -> Array:
     """Returns a train-train kernel as `[p, p]`.
 
     Raises:
-      ConfigError: it is not the kernel of the targets' shape without the trace axes.
+      ConfigError: it is not the kernel of the targets' shape without the trace axes, or its diagonal is no kernel's.
     """
+    kernel = real_array(name, kernel)
     expected = tuple(size for size in layout.kept_shape for _ in range(2))
     if kernel.shape != expected:
         raise ConfigError(
             f"{name}: y_train of shape {layout.shape} with trace_axes {layout.traced} calls for a kernel of shape "
             f"{expected}, got {kernel.shape}"
         )
-    return as_matrix(kernel)
+    matrix = as_matrix(kernel)
+    check_diagonal(name, matrix)
+    return matrix
+
+
+def check_diagonal(name: str, matrix: Array) -> None:
+    """Raises a `ConfigError` if values at hand on the diagonal are negative beyond rounding, or NaN."""
+    if isinstance(matrix, jax.core.Tracer) or not len(matrix):
+        return
+    diagonal = np.diagonal(np.asarray(matrix))
+    if not diagonal.min() >= -1e-3 * np.abs(diagonal).max():
+        raise ConfigError(f"{name}: expected a kernel, with nothing below 0 on its diagonal, got {diagonal.min()}")
 
 
 def cross_matrix(name: str, kernel: Array, layout: Layout) -> tuple[Array, tuple[int, ...]]:
@@ -68,6 +82,7 @@ def cross_matrix(name: str, kernel: Array, layout: Layout) -> tuple[Array, tuple
     Raises:
       ConfigError: its second copies of the axes are not those of the targets.
     """
+    kernel = real_array(name, kernel)
     if kernel.ndim != 2 * len(layout.kept) or kernel.shape[1::2] != layout.kept_shape:
         raise ConfigError(
             f"{name}: y_train of shape {layout.shape} with trace_axes {layout.traced} calls for a kernel whose axes "
@@ -109,6 +124,20 @@ def from_columns(columns: Array, shape: tuple[int, ...], layout: Layout) -> Arra
     return unfolded.transpose(*range(lead), *(lead + order.index(axis) for axis in range(len(order))))
 
 
+def check_image(name: str, operator: Callable[[Array], Array], layout: Layout, dtype) -> tuple[int, ...]:
+    """Returns the shape of what an operator makes of outputs at the training points.
+
+    Raises:
+      ConfigError: it is no array, or, where the operator is the training points' own, not of the outputs' shape.
+    """
+    image = jax.eval_shape(operator, jax.ShapeDtypeStruct(layout.shape, dtype))
+    if not hasattr(image, "shape"):
+        raise ConfigError(f"{name}: expected a product that gives an array, got {image!r}")
+    if name == "k_train_train" and image.shape != layout.shape:
+        raise ConfigError(f"{name}: expected a product that gives outputs of shape {layout.shape}, got {image.shape}")
+    return image.shape
+
+
 def on_columns(operator: Callable[[Array], Array], layout: Layout) -> Callable[[Array], Array]:
     """Returns an operator on outputs at the training points as one on columns `[p, k]`.
 
@@ -133,7 +162,7 @@ def on_columns(operator: Callable[[Array], Array], layout: Layout) -> Callable[[
 
 def broadcast_outputs(name: str, value, shape: tuple[int, ...], dtype) -> Array:
     """Returns first outputs, given whole or as one number, in the shape that they must have."""
-    value = jnp.asarray(value, dtype)
+    value = real_array(name, value).astype(dtype)
     if value.ndim and value.shape != shape:
         raise ConfigError(f"{name}: expected a number or outputs of shape {shape}, got {value.shape}")
     return jnp.broadcast_to(value, shape)

@@ -18,18 +18,21 @@ import jax
 import jax.numpy as jnp
 
 from aijax.errors import ConfigError
+from aijax.ntk.arguments import check_momentum, floating, nonnegative, rate, real_array, whole
 from aijax.ntk.predict.layout import (
     Layout,
     as_columns,
     as_matrix,
     at_all_times,
     broadcast_outputs,
+    check_diagonal,
+    check_image,
     cross_matrix,
     from_columns,
     make_layout,
     on_columns,
 )
-from aijax.ntk.predict.solver import check_momentum, make_solver, nonnegative
+from aijax.ntk.predict.solver import make_solver
 from aijax.typing import Array, Float, Shaped
 
 Outputs = Array | tuple[Array, Array]
@@ -86,7 +89,9 @@ def gradient_descent_mse(
     """
     y_train = floating("y_train", y_train)
     layout = make_layout(y_train, trace_axes)
-    nonnegative("learning_rate", learning_rate)
+    rate("learning_rate", learning_rate)
+    if not callable(k_train_train):
+        k_train_train = real_array("k_train_train", k_train_train)
     dtype = y_train.dtype if callable(k_train_train) else jnp.result_type(y_train, k_train_train)
     solver = make_solver(
         "k_train_train", k_train_train, layout, dtype, diag_reg, diag_reg_absolute_scale, tolerance, max_iterations
@@ -128,30 +133,31 @@ def max_learning_rate(
       eps: added to the eigenvalue.
 
     Raises:
-      ConfigError: a kernel that is not square, no targets, a negative `eps`, a momentum outside of 0 to 1.
+      ConfigError: a kernel that is not square, no targets, a negative `eps`, a momentum below 0 or not below 1.
 
     Source: Goh 2017, Why Momentum Really Works, section "The Dynamics of Momentum".
 
     >>> max_learning_rate(jnp.diag(jnp.array([1.0, 4.0]))).item()
     1.0
     """
-    kernel = jnp.asarray(ntk_train_train)
+    kernel = real_array("ntk_train_train", ntk_train_train)
     if kernel.ndim < 2 or kernel.ndim % 2 or kernel.shape[0::2] != kernel.shape[1::2]:
         raise ConfigError(f"ntk_train_train: expected two equal copies of each axis, got the shape {kernel.shape}")
     check_momentum(momentum)
-    nonnegative("eps", eps)
+    rate("eps", eps)
     matrix = as_matrix(kernel)
-    size = len(matrix) if y_train_size is None else y_train_size
-    if not size > 0:
-        raise ConfigError(f"y_train_size: expected a positive number of targets, got {size!r}")
+    check_diagonal("ntk_train_train", matrix)
+    size = len(matrix)
+    if y_train_size is not None:
+        size = whole("y_train_size", y_train_size, 1, "a positive number of targets")
     return 2 * (1 + momentum) * size / (jnp.linalg.eigvalsh(matrix)[-1] + eps)
 
 
 def evolve(solver, columns: Array, t, learning_rate, size: int) -> tuple[Array, Array]:
     """Returns `(E R, F R)` of columns R `[p, c]` at t: for None `[p, c]` at infinite time, else `[*t.shape, p, c]`."""
-    nonnegative("t", t)
     if t is None:
         return solver.limit(columns)
+    nonnegative("t", t)
     times = jnp.asarray(t, columns.dtype)
     ended = jnp.isinf(times)
     # an infinite time has no derivative, not a NaN
@@ -167,18 +173,13 @@ def unseen_side(fx_test_0, k_test_train, layout: Layout, dtype) -> tuple[Callabl
     if k_test_train is None:
         raise ConfigError("k_test_train: missing; predictions on test points (fx_test_0) need their kernel")
     if not callable(k_test_train):
-        matrix, shape = cross_matrix("k_test_train", jnp.asarray(k_test_train), layout)
+        matrix, shape = cross_matrix("k_test_train", k_test_train, layout)
         start = broadcast_outputs("fx_test_0", fx_test_0, shape, dtype)
         return lambda columns: jnp.matmul(matrix.astype(dtype), columns, precision="highest"), start
-    image = jax.eval_shape(k_test_train, jax.ShapeDtypeStruct(layout.shape, dtype))
+    image = check_image("k_test_train", k_test_train, layout, dtype)
     product = on_columns(k_test_train, layout)
 
     def apply(columns):
         return product(columns) if columns.ndim == 2 else jax.vmap(apply)(columns)
 
-    return apply, broadcast_outputs("fx_test_0", fx_test_0, image.shape, dtype)
-
-
-def floating(name: str, value) -> Array:
-    value = jnp.asarray(value)
-    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+    return apply, broadcast_outputs("fx_test_0", fx_test_0, image, dtype)

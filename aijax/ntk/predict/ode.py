@@ -19,18 +19,20 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aijax.errors import ConfigError, RunError
+from aijax.ntk.arguments import check_function, check_momentum, floating, nonnegative, rate, real_array
 from aijax.ntk.predict.layout import (
     as_columns,
     broadcast_outputs,
+    check_image,
     from_columns,
     make_layout,
     on_columns,
     train_matrix,
 )
-from aijax.ntk.predict.mse import floating, unseen_side
-from aijax.ntk.predict.solver import check_momentum, nonnegative
+from aijax.ntk.predict.mse import unseen_side
 from aijax.typing import Array, Shaped
 
 _MAX_STEPS = 100_000
@@ -73,8 +75,9 @@ def gradient_descent(
       trace_axes: axes of `y_train` that kernels lack, being the identity over them.
 
     Raises:
-      ConfigError: shapes that do not agree, negative rates or times, a momentum beyond 1, a loss that is no
-        function, a missing t or `k_test_train`.
+      ConfigError: shapes that do not agree, negative rates or times, a momentum below 0 or not below 1, a loss
+        that is no function or gives no real number, a missing `k_test_train`, a t that is missing or infinite,
+        velocities in a state without momentum.
       RunError: the solver needed more than 100000 steps (inside `jax.jit` the result is NaN instead).
 
     Source: Lee et al. 2019, arXiv:1902.06720, section 2.4.
@@ -84,29 +87,32 @@ def gradient_descent(
     >>> round(predict_fn(1.0).item(), 4)  # 1 - exp(-1)
     0.6321
     """
-    y_train = jnp.asarray(y_train)
+    y_train = real_array("y_train", y_train)
     layout = make_layout(y_train, trace_axes)
-    nonnegative("learning_rate", learning_rate)
-    check_momentum(momentum)
-    if not callable(loss):
-        raise ConfigError(f"loss: expected a function of outputs and targets, got {loss!r}")
+    rate("learning_rate", learning_rate)
+    if momentum is not None:
+        check_momentum(momentum)
+    check_function("loss", loss)
     targets = floating("y_train", y_train)
     if callable(k_train_train):
         dtype, apply_train = targets.dtype, on_columns(k_train_train, layout)
+        check_image("k_train_train", k_train_train, layout, dtype)
     else:
-        dtype = jnp.result_type(targets, k_train_train)
-        matrix = train_matrix("k_train_train", jnp.asarray(k_train_train), layout).astype(dtype)
+        matrix = train_matrix("k_train_train", k_train_train, layout)
+        dtype = jnp.result_type(targets, matrix)
+        matrix = matrix.astype(dtype)
         apply_train = functools.partial(jnp.matmul, matrix, precision="highest")
+
+    _check_loss(loss, layout.shape, dtype, y_train)
 
     def predict_fn(t=None, fx_train_or_state_0=0.0, fx_test_0=None, k_test_train=None):
         given = fx_train_or_state_0
-        nonnegative("t", t)
-        if t is None:
-            raise ConfigError("t: expected a time or an array of times; under a general loss training has no last one")
+        _check_times(t)
         if isinstance(given, ODEState):
             if fx_test_0 is not None:
                 raise ConfigError("fx_test_0: expected None, since the ODEState holds the first test outputs")
             first = given
+            _check_velocities(first, momentum)
         else:
             first = ODEState(given, fx_test_0)
         if first.fx_train is None and first.fx_test is None:
@@ -149,6 +155,33 @@ def gradient_descent(
         return result.fx_train if fx_test_0 is None else (result.fx_train, result.fx_test)
 
     return predict_fn
+
+
+def _check_loss(loss, shape, dtype, y_train):
+    try:
+        value = jax.eval_shape(loss, jax.ShapeDtypeStruct(shape, dtype), y_train)
+    except Exception as error:
+        told = next(iter(str(error).strip().splitlines()), "")
+        raise ConfigError(f"loss: not a function of outputs and targets ({type(error).__name__}: {told})") from error
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ConfigError(f"loss: expected one real floating-point number, got {value}")
+
+
+def _check_times(t):
+    if t is None:
+        raise ConfigError("t: expected a time or an array of times; under a general loss training has no last one")
+    nonnegative("t", t)
+    if jnp.size(t) == 0:
+        raise ConfigError("t: expected one time or more, got none")
+    if not isinstance(t, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(t))):
+        raise ConfigError(f"t: expected finite times, since under a general loss training has no last one, got {t}")
+
+
+def _check_velocities(state, momentum):
+    if momentum is None and not (state.qx_train is None and state.qx_test is None):
+        raise ConfigError("qx_train, qx_test: expected None in a state without momentum")
+    if state.fx_test is None and state.qx_test is not None:
+        raise ConfigError("qx_test: expected None in a state without fx_test")
 
 
 def _solve(force, state, times, friction):

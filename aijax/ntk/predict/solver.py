@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from aijax.errors import ConfigError, RunError
 from aijax.linalg import apply_function, cg
+from aijax.ntk.arguments import check_flag, nonnegative, rate
 from aijax.ntk.predict import spectral
-from aijax.ntk.predict.layout import Layout, on_columns, train_matrix
+from aijax.ntk.predict.layout import Layout, check_image, on_columns, train_matrix
 from aijax.typing import Array
 
 _LANCZOS_STEPS = 100
@@ -101,9 +101,11 @@ def make_solver(
     Raises:
       ConfigError: the kernel does not fit the layout, or is a product and the regularisation is relative.
     """
-    nonnegative("diag_reg", diag_reg)
+    check_regularisation(diag_reg, absolute)
+    if tolerance is not None:
+        nonnegative("tolerance", tolerance)
     if not callable(kernel):
-        matrix = train_matrix(name, jnp.asarray(kernel), layout).astype(dtype)
+        matrix = train_matrix(name, kernel, layout).astype(dtype)
         shift = diag_reg if absolute else diag_reg * jnp.mean(jnp.diagonal(matrix))
         return MatrixSolver(matrix + (shift * jnp.eye(len(matrix), dtype=dtype)).astype(dtype))
     if not absolute and not (isinstance(diag_reg, (int, float)) and diag_reg == 0):
@@ -111,8 +113,15 @@ def make_solver(
             "diag_reg: a kernel given as a product has no diagonal to be relative to; "
             "say diag_reg_absolute_scale=True and give diag_reg in the kernel's units"
         )
+    check_image(name, kernel, layout, dtype)
     product = on_columns(kernel, layout)
     return OperatorSolver(lambda columns: product(columns) + diag_reg * columns, tolerance, max_iterations)
+
+
+def check_regularisation(diag_reg, absolute) -> None:
+    """Raises a `ConfigError` for a regularisation that is no number of 0 or more, or a scale that is no flag."""
+    rate("diag_reg", diag_reg)
+    check_flag("diag_reg_absolute_scale", absolute)
 
 
 def keep(kept: dict, name: str, value):
@@ -143,23 +152,6 @@ def tell(value: Array, good: Array, error: Array, tolerance: float, what: str, r
             f"{tolerance:.1e}; raise {remedy}max_iterations, or the tolerance"
         )
     return value
-
-
-def nonnegative(name: str, value) -> None:
-    """Raises a `ConfigError` if a value that is at hand is negative or NaN."""
-    if value is None or isinstance(value, jax.core.Tracer):
-        return
-    if not jnp.issubdtype(np.asarray(value).dtype, jnp.number):
-        raise ConfigError(f"{name}: expected numbers, got {value!r}")
-    if not np.all(np.asarray(value) >= 0):
-        raise ConfigError(f"{name}: expected nothing below 0, got {value}")
-
-
-def check_momentum(momentum) -> None:
-    """Raises a `ConfigError` if a momentum that is at hand is not between 0 and 1."""
-    nonnegative("momentum", momentum)
-    if momentum is not None and not isinstance(momentum, jax.core.Tracer) and not np.all(np.asarray(momentum) <= 1):
-        raise ConfigError(f"momentum: expected at most 1, got {momentum}")
 
 
 def _traced(tree) -> bool:
