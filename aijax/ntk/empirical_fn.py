@@ -129,7 +129,8 @@ def empirical_kernel_fn(
 ) -> Callable[..., Any]:
     """Returns `kernel_fn(x1, x2, get, params, **kwargs)`: "nngp", "ntk", or a named tuple of those that are asked for.
 
-    Arguments are those of `empirical_ntk_fn`; `get` None asks for both.
+    Arguments are those of `empirical_ntk_fn`; `get` None asks for both. A tree of outputs gives a tree of kernels, or
+    of named tuples of them.
 
     >>> import jax.numpy as jnp
     >>> kernel_fn = empirical_kernel_fn(lambda params, x: x @ params)
@@ -152,7 +153,7 @@ def empirical_kernel_fn(
         kernels = [made[name](x1, x2, params, **kwargs) for name in wanted]
         if isinstance(get, str):
             return kernels[0]
-        return named(wanted)(*kernels)
+        return jax.tree.map(named(wanted), *kernels)
 
     return kernel_fn
 

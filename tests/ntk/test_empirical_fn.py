@@ -63,6 +63,14 @@ def test_named_tuples():
         kernel_fn(x, None, "nkt", params)
 
 
+def test_a_tree_of_outputs_gives_a_tree_of_named_tuples():
+    x, params = jnp.eye(3), jnp.arange(6.0).reshape(3, 2)
+    one, two = empirical_kernel_fn(lambda params, x: [x @ params, (x @ params) ** 2])(x, None, ("ntk", "nngp"), params)
+    assert one._fields == two._fields == ("ntk", "nngp")
+    np.testing.assert_allclose(one.nngp, params @ params.T / 2)
+    np.testing.assert_allclose(two.ntk, 4 * np.diag(np.diag(params @ params.T)) / 2)
+
+
 def test_keys_are_split_between_two_inputs():
     def f(params, x, rng):
         return x @ params * jax.random.normal(rng, (x.shape[0], 1))
