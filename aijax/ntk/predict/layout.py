@@ -71,7 +71,8 @@ def check_diagonal(name: str, matrix: Array) -> None:
     """Raises a `ConfigError` if values at hand on the diagonal are negative beyond rounding, or NaN."""
     if isinstance(matrix, jax.core.Tracer) or not len(matrix):
         return
-    diagonal = np.asarray(jnp.diagonal(matrix))
+    with jax.ensure_compile_time_eval():  # the values of a constant within a trace are at hand as well
+        diagonal = np.asarray(jnp.diagonal(matrix))
     if not diagonal.min() >= -1e-3 * np.abs(diagonal).max():
         raise ConfigError(f"{name}: expected a kernel, with nothing below 0 on its diagonal, got {diagonal.min()}")
 
