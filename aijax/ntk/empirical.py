@@ -73,6 +73,7 @@ def empirical_ntk(
         pure or cannot be traced, examples that interact though independence was said, an unknown contraction,
         a memory limit that is not positive.
 
+    >>> import jax.numpy as jnp
     >>> f = lambda params, x: x @ params["w"]
     >>> empirical_ntk(f, {"w": jnp.ones((3, 2))}, jnp.eye(3)[:2], trace_outputs=True).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -102,6 +103,7 @@ def empirical_nngp(
 
     Arguments, shapes and errors are those of `empirical_ntk`.
 
+    >>> import jax.numpy as jnp
     >>> empirical_nngp(lambda params, x: x @ params, jnp.ones((1, 2)), jnp.ones((3, 1)), trace_outputs=True).shape
     (3, 3)
     """
@@ -111,6 +113,7 @@ def empirical_nngp(
 def compute_ntk(apply_fn: Callable[[Params, Any], Any], params: Params, x1: Any, x2: Any = None) -> Any:
     """Returns the empirical tangent kernel [n1, n2, o, o], compiled; `empirical_ntk` with its defaults.
 
+    >>> import jax.numpy as jnp
     >>> compute_ntk(lambda params, x: x @ params, jnp.ones((3, 2)), jnp.eye(3), jnp.eye(3)[:1]).shape
     (3, 1, 2, 2)
     """
