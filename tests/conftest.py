@@ -22,9 +22,6 @@ if jax.__version_info__[:2] == (0, 10):  # its other emitters compile in half th
     COMPILE_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILE_FLAGS}"
 
-# threads of BLAS wait for each other by spinning, which costs time where workers keep all cores busy; processes that
-# tests start inherit this
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # tracing makes many objects and few cycles: looking for these as often as Python does takes a twentieth of the time
 gc.set_threshold(100_000, 20, 50)
