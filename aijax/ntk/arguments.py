@@ -67,13 +67,8 @@ def rate(name: str, value: Any) -> None:
 
 def check_momentum(momentum: Any) -> None:
     """Refuses a momentum that is not at least 0 and below 1."""
-    try:
-        rate("momentum", momentum)
-    except ConfigError:
-        good = False
-    else:
-        good = isinstance(momentum, jax.core.Tracer) or np.all(np.asarray(momentum) < 1)
-    if not good:
+    rate("momentum", momentum)
+    if not isinstance(momentum, jax.core.Tracer) and not np.all(np.asarray(momentum) < 1):
         raise ConfigError(f"momentum: expected a number of at least 0 and below 1, got {momentum!r}")
 
 

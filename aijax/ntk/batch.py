@@ -16,7 +16,7 @@ import numpy as np
 
 from aijax import parallel
 from aijax.errors import ConfigError
-from aijax.ntk.arguments import check_flag, check_function
+from aijax.ntk.arguments import check_flag, check_function, whole
 from aijax.ntk.assembly import find_mirror, mirrored
 from aijax.ntk.block_programs import KernelParts, Programs, budget_of, split_arrays
 from aijax.ntk.blocks import host_inputs, ring
@@ -58,9 +58,7 @@ def batch(
     """
     check_function("kernel_fn", kernel_fn)
     check_flag("store_on_device", store_on_device)
-    whole = not isinstance(batch_size, bool) and isinstance(batch_size, (int, np.integer))
-    if not whole or batch_size < 0:
-        raise ConfigError(f"batch_size: expected the rows of a block, or 0, got {batch_size!r}")
+    batch_size = whole("batch_size", batch_size, 0, "the rows of a block, or 0")
     devices = jax.local_devices()
     if isinstance(device_count, bool) or not isinstance(device_count, int) or not -1 <= device_count <= len(devices):
         raise ConfigError(f"device_count: expected -1 (all) to {len(devices)}, got {device_count!r}")

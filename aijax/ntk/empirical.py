@@ -20,10 +20,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from aijax.errors import ConfigError, did_you_mean
-from aijax.ntk.arguments import arrays
+from aijax.ntk.arguments import arrays, check_flag
 from aijax.ntk.checks import check_alike, check_batch, check_params, output_shapes
 from aijax.ntk.contract import einsum
 from aijax.ntk.outputs import DIAGONAL, FULL, TRACED, Outputs, arrange
@@ -122,9 +121,8 @@ def compute_ntk(apply_fn: Callable[[Params, Any], Any], params: Params, x1: Any,
 
 def house_kinds(trace_outputs: bool, diagonal: bool) -> Kinds:
     """Returns the axes that `trace_outputs` and `diagonal` ask for: the first is the example."""
-    for name, value in (("trace_outputs", trace_outputs), ("diagonal", diagonal)):
-        if not isinstance(value, bool | np.bool_):
-            raise ConfigError(f"{name}: expected true or false, got {value!r}")
+    check_flag("trace_outputs", trace_outputs)
+    check_flag("diagonal", diagonal)
 
     def kinds(shape):
         if not shape:

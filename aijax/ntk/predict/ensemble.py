@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aijax.errors import ConfigError
-from aijax.ntk.arguments import check_flag, floating, rate
+from aijax.ntk.arguments import check_flag, check_function, floating, rate
 from aijax.ntk.predict.gaussian import Gaussian, bundle, names_of
 from aijax.ntk.predict.gp import ensemble_covariance, field, square_matrix, symmetrise
 from aijax.ntk.predict.layout import (
@@ -77,8 +77,7 @@ def gradient_descent_mse_ensemble(
     >>> predict_fn(None, jnp.ones((1, 2)), "ntk").round(4).item()
     2.0
     """
-    if not callable(kernel_fn):
-        raise ConfigError(f"kernel_fn: expected a function of inputs, got {kernel_fn!r}")
+    check_function("kernel_fn", kernel_fn)
     y_train = floating("y_train", y_train)
     layout = make_layout(y_train, trace_axes)
     rate("learning_rate", learning_rate)
